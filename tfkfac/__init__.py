@@ -1,0 +1,1 @@
+"""K-FAC, a second-order optimizer, for Keras."""
