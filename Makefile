@@ -1,0 +1,56 @@
+# Everything goes through scripts/setup.sh first; it costs a moment when nothing is to be done.
+#   PYTHON=python3.12        the Python that .venv is made with
+#   HOROVOD=no               leave Horovod's build out
+#   ARGS="-k resnet -x"      arguments for pytest (make test) or for the demo (make demo)
+
+BIN := .venv/bin
+SETUP := PYTHON="$(PYTHON)" sh scripts/setup.sh $(if $(filter no,$(HOROVOD)),--without-horovod)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export KERAS_BACKEND := tensorflow
+
+.PHONY: help setup demo test lint format horovod clean distclean
+
+help:
+	@echo "make demo       train with K-FAC and with SGD, and compare"
+	@echo "make test       lint, format check, types, tests"
+	@echo "make setup      only make or update .venv (demo and test do it by themselves)"
+	@echo "make horovod    build Horovod, again if it failed before"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make clean      remove .venv and all that tools left; built Horovod wheels stay"
+	@echo "make distclean  remove those too"
+	@echo "Variables: PYTHON=python3.12, HOROVOD=no, ARGS=\"-k resnet\" (for test and demo)"
+
+setup:
+	@$(SETUP)
+
+demo: setup
+	@$(BIN)/python -m models.demo $(ARGS)
+
+lint: setup
+	@echo "== ruff check"
+	@$(BIN)/ruff check .
+	@echo "== ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+test: lint
+	@echo "== pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+horovod:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh --horovod
+
+clean:
+	rm -rf .venv .cache/logs .cache/horovod-build build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .cache

@@ -1,0 +1,1 @@
+"""Neural machine translation on Keras: the translation toolkit is to come here."""

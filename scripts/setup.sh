@@ -1,0 +1,72 @@
+#!/bin/sh
+# Find a Python that can make the environment, then hand over to environment.py.
+# PYTHON=/path/to/python3.12 overrides the search; arguments are passed on.
+set -eu
+
+case $0 in
+    */*) here=${0%/*} ;;
+    *) here=. ;;
+esac
+
+# Runs under any Python, 2.7 included, and answers in one word.
+probe='
+import sys
+if sys.version_info < (3, 11):
+    answer = "too-old"
+elif sys.version_info >= (3, 14):
+    answer = "too-new"
+else:
+    try:
+        import ensurepip, venv
+        answer = "fit"
+    except ImportError:
+        answer = "no-venv"
+print("%s %d.%d" % (answer, sys.version_info[0], sys.version_info[1]))
+'
+
+tried=
+without_venv=
+
+# hand_over CANDIDATE ARGUMENTS...: returns only when the candidate will not do.
+hand_over() {
+    candidate=$1
+    shift
+    command -v "$candidate" >/dev/null 2>&1 || return 0
+    # A version manager may put names on PATH that lead nowhere: only a run tells.
+    answer=$("$candidate" -c "$probe" 2>/dev/null) || answer="broken"
+    version=${answer#* }
+    case $answer in
+        fit*) exec "$candidate" "$here/environment.py" "$@" ;;
+        no-venv*) reason="$version, without venv or ensurepip" without_venv=$version ;;
+        too-old*) reason="$version, too old" ;;
+        too-new*) reason="$version, too new (TensorFlow 2.21 has no wheel for it)" ;;
+        *) reason="does not run" ;;
+    esac
+    tried="$tried
+  $candidate: $reason"
+}
+
+if [ -n "${PYTHON:-}" ]; then
+    hand_over "$PYTHON" "$@"
+    echo "setup: PYTHON=$PYTHON cannot be used." >&2
+else
+    for name in python3.11 python3.12 python3.13 python3; do
+        hand_over "$name" "$@"
+    done
+    echo "setup: no Python that can be used was found." >&2
+fi
+
+{
+    echo "Needed: Python 3.11, 3.12 or 3.13, with its venv module."
+    echo "Tried:${tried:- nothing; no such program on PATH}"
+    if [ -n "$without_venv" ]; then
+        echo "Install the missing module:"
+        echo "  Debian, Ubuntu: sudo apt install python$without_venv-venv"
+        echo "  Fedora:         sudo dnf install python$without_venv"
+    else
+        echo "Install one, or name one with make PYTHON=/path/to/python3.12:"
+        echo "  Debian 12+, Ubuntu 24.04+: sudo apt install python3 python3-venv"
+        echo "  Fedora:                    sudo dnf install python3.13"
+    fi
+} >&2
+exit 1

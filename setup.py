@@ -1,0 +1,41 @@
+"""The distribution: packages tfkfac, nmt and models, their needs, and their commands."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfkfac",
+    version="0.1.0",
+    description="K-FAC, a distributed second-order optimizer, for TensorFlow and Keras 3",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tfkfac*", "nmt*", "models*"]),
+    package_data={"": ["*.yaml", "py.typed"]},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.12",
+        "numpy>=2.0",
+        # models: metrics, plots, configurations, progress
+        "scikit-learn>=1.5",
+        "matplotlib>=3.8",
+        "pyyaml>=6.0",
+        "rich>=13.0",
+    ],
+    extras_require={
+        "nmt": ["keras-nlp>=0.32", "sentencepiece>=0.2", "sacrebleu>=2.4"],
+        # Built for this TensorFlow by `make horovod`; see docs/installation.md.
+        "horovod": ["horovod==0.28.1"],
+        "test": [
+            "pytest>=8.0",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML>=6.0",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "models-train = models.train:main",
+            "models-plot = models.plot:main",
+        ],
+    },
+)
