@@ -1,0 +1,73 @@
+"""Inverse-free preconditioning in the factors' eigenbases (Pauloski et al., SC20, equations 13-15).
+
+    V = Q_A [ (Q_Aᵀ ∇W Q_G) / (d_A d_Gᵀ + λ) ] Q_Gᵀ
+
+No matrix is inverted, and the damping λ acts when the gradient is preconditioned: a new λ needs no
+new decomposition. A and G stand for the row and the column factor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfkfac.plan import BLOCKS, DIAGONAL, IDENTITY, LayerPlan, Side
+from tfkfac.structure import crop, multiply_columns, multiply_rows, pad
+
+# Eigenvalues up to this are rounding noise of a singular factor.
+SMALLEST_EIGENVALUE = 1e-10
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """Eigenvalues [groups, n] and eigenvectors of one factor, None where it is diagonal.
+
+    Block-diagonal factors hold [groups, blocks, s] and [groups, blocks, s, s]. A side without a
+    factor has neither.
+    """
+
+    values: tf.Tensor | None
+    vectors: tf.Tensor | None
+
+
+def decompose(factor: tf.Tensor, side: Side) -> Basis:
+    """Eigendecomposition of a factor; eigenvalues of at most 1e-10 become 0."""
+    if side.structure == DIAGONAL:
+        return Basis(_clean(factor), None)
+    values, vectors = tf.linalg.eigh(factor)
+    return Basis(_clean(values), vectors)
+
+
+def _clean(values: tf.Tensor) -> tf.Tensor:
+    return tf.where(values > SMALLEST_EIGENVALUE, values, tf.zeros_like(values))
+
+
+def precondition(
+    matrix: tf.Tensor, plan: LayerPlan, rows: Basis, columns: Basis, damping: tf.Tensor
+) -> tf.Tensor:
+    """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
+    rotated = pad(matrix, plan.rows, plan.columns)
+    rotated = _rotate(rotated, plan, rows, columns, into=True)
+    row_values = _values(rows, plan.rows, matrix.dtype)
+    column_values = _values(columns, plan.columns, matrix.dtype)
+    curvature = row_values[:, :, tf.newaxis] * column_values[:, tf.newaxis, :]
+    rotated /= curvature + tf.cast(damping, matrix.dtype)
+    return crop(_rotate(rotated, plan, rows, columns, into=False), plan.rows, plan.columns)
+
+
+def _rotate(matrix, plan: LayerPlan, rows: Basis, columns: Basis, into: bool) -> tf.Tensor:
+    if rows.vectors is not None:
+        matrix = multiply_rows(rows.vectors, matrix, plan.rows, adjoint=into)
+    if columns.vectors is not None:
+        matrix = multiply_columns(matrix, columns.vectors, plan.columns, adjoint=not into)
+    return matrix
+
+
+def _values(basis: Basis, side: Side, dtype: tf.DType) -> tf.Tensor:
+    if side.structure == IDENTITY:
+        return tf.ones([1, side.size], dtype)
+    assert basis.values is not None
+    if side.structure == BLOCKS:
+        return tf.reshape(basis.values, [-1, side.padded_size])
+    return basis.values

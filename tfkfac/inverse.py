@@ -1,0 +1,70 @@
+"""Preconditioning by explicit damped inverses, the baseline that SC20 compares with (section III).
+
+    V = (A + π √λ I)⁻¹ ∇W (G + √λ / π I)⁻¹,   π² = (tr A / dim A) / (tr G / dim G)
+
+The damping is split between the factors (Martens & Grosse 2015, section 6.3) and is part of the
+inverses: a new damping acts from the next inversion on.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfkfac.plan import DIAGONAL, IDENTITY, LayerPlan, Side
+from tfkfac.structure import crop, multiply_columns, multiply_rows, pad
+
+
+def invert(
+    plan: LayerPlan, row_factor: tf.Tensor, column_factor: tf.Tensor | None, damping: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Damped inverses of a layer's factors, in the factors' own structure.
+
+    Groups are layers of their own, each with its own π.
+    """
+    damping = tf.cast(damping, row_factor.dtype)
+    if column_factor is None:
+        return 1.0 / (row_factor + damping), None
+    row_mean = _mean_diagonal(row_factor, plan.rows)
+    column_mean = _mean_diagonal(column_factor, plan.columns)
+    positive = (row_mean > 0) & (column_mean > 0)
+    safe = tf.where(positive, column_mean, tf.ones_like(column_mean))
+    pi = tf.sqrt(tf.where(positive, row_mean / safe, tf.ones_like(row_mean)))
+    root = tf.sqrt(damping)
+    return (
+        _damped_inverse(row_factor, plan.rows, root * pi),
+        _damped_inverse(column_factor, plan.columns, root / pi),
+    )
+
+
+def _mean_diagonal(factor: tf.Tensor, side: Side) -> tf.Tensor:
+    """Mean eigenvalue per group, [groups]."""
+    diagonal = factor if side.structure == DIAGONAL else tf.linalg.diag_part(factor)
+    return tf.reduce_sum(diagonal, axis=list(range(1, diagonal.shape.rank))) / side.size
+
+
+def _damped_inverse(factor: tf.Tensor, side: Side, shift: tf.Tensor) -> tf.Tensor:
+    shift = tf.reshape(shift, [-1] + [1] * (factor.shape.rank - 1))
+    if side.structure == DIAGONAL:
+        return 1.0 / (factor + shift)
+    identity = tf.eye(factor.shape[-1], dtype=factor.dtype)
+    identity = tf.broadcast_to(identity, tf.shape(factor))
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(factor + shift * identity), identity)
+
+
+def precondition(
+    matrix: tf.Tensor,
+    plan: LayerPlan,
+    row_inverse: tf.Tensor,
+    column_inverse: tf.Tensor | None,
+) -> tf.Tensor:
+    """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
+    result = pad(matrix, plan.rows, plan.columns)
+    if plan.rows.structure == DIAGONAL:
+        result *= row_inverse[:, :, tf.newaxis]
+    else:
+        result = multiply_rows(row_inverse, result, plan.rows, adjoint=False)
+    if plan.columns.structure == DIAGONAL:
+        result *= column_inverse[:, tf.newaxis, :]
+    elif plan.columns.structure != IDENTITY:
+        result = multiply_columns(result, column_inverse, plan.columns, adjoint=False)
+    return crop(result, plan.rows, plan.columns)

@@ -1,0 +1,517 @@
+"""KFAC as a Keras 3 optimizer: the thin face over `preconditioner`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfac import communication, plan, report
+from tfkfac import gradient_graph as graph
+from tfkfac.planning import Discovery, Layout, Weight, discover
+from tfkfac.preconditioner import Preconditioner
+from tfkfac.schedules import Schedulable, as_interval, is_schedule
+
+_PLAN_KEY = "kfac_plan"
+
+
+@keras.saving.register_keras_serializable(package="tfkfac")
+class KFAC(keras.optimizers.Optimizer):
+    """K-FAC: natural-gradient preconditioning in front of any Keras optimizer.
+
+    Each weight's gradient ∇W is multiplied by the inverse of a Kronecker-factored approximation of
+    the Fisher matrix, V = (A ⊗ G + λI)⁻¹ ∇W, and V goes to an ordinary optimizer, by default SGD
+    with momentum. Layer inputs and output gradients are read off the graph of the training step, so
+    that the model needs no change. The algorithm and the defaults are those of Pauloski et al.,
+    "Convolutional Neural Network Training with Distributed K-FAC" (SC20).
+
+    Dense layers, convolutions of any kind, embeddings and attention projections are preconditioned,
+    with their biases; scale-and-shift parameters by the diagonal of the Fisher. What is not
+    recognised gets the inner optimizer's plain update; `report()` names it with the reason.
+
+    Under Horovod (after `hvd.init()`) gradients and factors are averaged over the ranks.
+
+    Args:
+        learning_rate: Of the default inner optimizer: a float or a `LearningRateSchedule`.
+        momentum: Of the default inner optimizer, in [0, 1].
+        damping: λ > 0, added to the product of eigenvalues. A float, or a schedule called with the
+            number of updates.
+        factor_interval: Updates between two factor updates (>= 1), a number or a schedule.
+        eigen_interval: Updates between two decompositions (>= 1), a number or a schedule.
+        factor_decay: α of the factors' running average, in [0, 1).
+        kl_clip: κ of the KL clip ν = min(1, sqrt(κ / |lr² Σ V⊙∇W|)); None for no clip. With an
+            inner optimizer that rescales its gradient (Adam) the clip has little effect.
+        method: `"eigen"` (inverse-free, SC20 equations 13-15) or `"inverse"` (explicit damped
+            inverses, the paper's baseline).
+        optimizer: Inner optimizer that receives V. Its learning rate, momentum, clipping (of V) and
+            weight decay are its own; default `SGD(learning_rate, momentum)`.
+        debias: Start the running averages at zero and divide by the sum of weights, as Adam does,
+            rather than at the identity (SC20).
+        max_factor_size: Largest order of a dense factor; a larger one becomes `oversized`. None for
+            no bound.
+        oversized: `"diagonal"` or `"block-diagonal"`.
+        elementwise: `"diagonal"` (the exact diagonal of the empirical Fisher) or `"plain"` (SC20: no
+            preconditioning) for scale-and-shift parameters and biases that stand alone.
+        factor_dtype: Precision of factors and decompositions; None for float32, or float64 where a
+            variable has it.
+        weight_decay: Decoupled: each update also subtracts `learning_rate * weight_decay * weight`.
+        clipnorm, clipvalue, global_clipnorm: Clip the raw gradients, before preconditioning.
+        use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+        gradient_accumulation_steps, name: As for every Keras optimizer. With accumulation the
+            factors see every micro-batch, and all intervals and schedules count updates.
+
+    Raises:
+        ValueError: An argument is out of its range.
+        RuntimeError: On use without a graph (`run_eagerly=True`).
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    >>> model.compile(optimizer=KFAC(learning_rate=0.1, damping=0.003), loss="mse")
+    >>> history = model.fit(np.ones((4, 8)), np.ones((4, 2)), verbose=0)
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Callable[..., Any] = 0.1,
+        momentum: float = 0.9,
+        damping: Schedulable = 0.003,
+        factor_interval: Schedulable = 10,
+        eigen_interval: Schedulable = 100,
+        factor_decay: float = 0.95,
+        kl_clip: float | None = 0.001,
+        method: str = "eigen",
+        optimizer: keras.optimizers.Optimizer | None = None,
+        *,
+        debias: bool = False,
+        max_factor_size: int | None = 8192,
+        oversized: str = plan.DIAGONAL,
+        elementwise: str = "diagonal",
+        factor_dtype: str | None = None,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str = "kfac",
+    ):
+        _check_choice("method", method, ("eigen", "inverse"))
+        _check_choice("oversized", oversized, (plan.DIAGONAL, plan.BLOCKS))
+        _check_choice("elementwise", elementwise, ("diagonal", "plain"))
+        if factor_dtype is not None:
+            _check_choice("factor_dtype", factor_dtype, ("float32", "float64"))
+        _check_range("factor_decay", factor_decay, 0 <= factor_decay < 1, "in [0, 1)")
+        _check_range("kl_clip", kl_clip, kl_clip is None or kl_clip > 0, "positive, or None")
+        if max_factor_size is not None:
+            _check_range("max_factor_size", max_factor_size, max_factor_size >= 1, "at least 1")
+        if not is_schedule(damping):
+            _check_range("damping", damping, damping > 0, "positive")
+        for option, interval in (
+            ("factor_interval", factor_interval),
+            ("eigen_interval", eigen_interval),
+        ):
+            if not is_schedule(interval):
+                whole = int(interval) == interval and interval >= 1
+                _check_range(option, interval, whole, "a whole number of at least 1")
+        super().__init__(
+            learning_rate=0.0,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+        )
+        self.inner_optimizer = _inner_optimizer(optimizer, learning_rate, momentum)
+        self._settings = {
+            "factor_decay": factor_decay,
+            "kl_clip": kl_clip,
+            "method": method,
+            "debias": debias,
+            "max_factor_size": max_factor_size,
+            "oversized": oversized,
+            "elementwise": elementwise,
+            "factor_dtype": factor_dtype,
+        }
+        #: Values given to the constructor; schedules and callbacks compute from them.
+        self.base_values = {
+            "damping": damping,
+            "factor_interval": factor_interval,
+            "eigen_interval": eigen_interval,
+        }
+        self._scheduled: dict[str, Any] = {}
+        for option, value in self.base_values.items():
+            self._scheduled[option] = self._number_or_schedule(option, value)
+        self._preconditioner: Preconditioner | None = None
+        self._discovery: Discovery | None = None
+        self._plain: dict[int, str] = {}
+
+    def _number_or_schedule(self, option: str, value: Any) -> Any:
+        if is_schedule(value):
+            return value
+        dtype = "float32" if option == "damping" else "int64"
+        return self.add_variable((), keras.initializers.Constant(value), dtype=dtype, name=option)
+
+    # --- the inner optimizer shows through ---
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def variables(self):
+        """Variables of this optimizer and of the inner one.
+
+        Without the layers' factors and bases, which exist only after the first training step: see
+        `state_variables`. They are saved and restored with the optimizer all the same.
+        """
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def state_variables(self) -> dict[str, tf.Variable]:
+        """Factors, bases and counters of all layers by name; empty before the first step."""
+        return {} if self._preconditioner is None else self._preconditioner.state()
+
+    def build(self, variables):
+        """Creates the inner optimizer's state for `variables`."""
+        if self.built:
+            return
+        super().build(variables)
+        self.inner_optimizer.build(variables)
+
+    # --- schedules ---
+
+    def _current(self, option: str) -> tf.Tensor:
+        value = self._scheduled[option]
+        if is_schedule(value) and not isinstance(value, keras.Variable):
+            return tf.convert_to_tensor(value(self.iterations))
+        return tf.convert_to_tensor(value)
+
+    def _assign(self, option: str, value: Any) -> None:
+        if not isinstance(self._scheduled[option], keras.Variable):
+            raise TypeError(
+                f"KFAC: {option} follows the schedule given to the constructor and cannot be set"
+            )
+        self._scheduled[option].assign(value)
+
+    @property
+    def damping(self):
+        """Current damping λ."""
+        return self._current("damping")
+
+    @damping.setter
+    def damping(self, value):
+        _check_range("damping", value, value > 0, "positive")
+        self._assign("damping", value)
+
+    @property
+    def factor_interval(self):
+        """Current number of updates between factor updates."""
+        return as_interval(self._current("factor_interval"))
+
+    @factor_interval.setter
+    def factor_interval(self, value):
+        self._assign("factor_interval", max(1, round(value)))
+
+    @property
+    def eigen_interval(self):
+        """Current number of updates between decompositions."""
+        return as_interval(self._current("eigen_interval"))
+
+    @eigen_interval.setter
+    def eigen_interval(self, value):
+        self._assign("eigen_interval", max(1, round(value)))
+
+    # --- the update ---
+
+    def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
+        """One step: statistics from the graph of `grads`, then the update.
+
+        Raises:
+            RuntimeError: `grads` are not symbolic, so that there is no graph to read.
+        """
+        grads = list(grads)
+        if not grads:
+            return
+        given = list(trainable_variables) if trainable_variables is not None else None
+        if not self.built and given is not None:
+            self.build(given)
+        variables = given if given is not None else self._trainable_variables
+        self._require_graph(grads)
+        self._discovery = self._discover(grads, variables)
+        # Statistics come from the raw gradients; only then may they become dense, be averaged,
+        # accumulated and clipped.
+        if self._discovery.layers:
+            self._update_factors(self._discovery)
+        grads = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        super().apply(grads, variables)
+
+    def _require_graph(self, grads: Sequence) -> None:
+        if tf.executing_eagerly() and any(g is not None for g in grads):
+            raise RuntimeError(
+                "KFAC reads its statistics from the graph of the training step, and there is none "
+                "in eager execution. Compile without run_eagerly=True, or decorate your own "
+                "training step with @tf.function."
+            )
+        strategy = tf.distribute.get_strategy()
+        if strategy.num_replicas_in_sync > 1:
+            raise RuntimeError(
+                f"KFAC does not run on the {strategy.num_replicas_in_sync} replicas of a "
+                "tf.distribute strategy: start one process per device with horovodrun instead."
+            )
+
+    def _discover(self, grads: Sequence, variables: Sequence) -> Discovery:
+        weights = [
+            Weight(_path(variable), tuple(variable.shape), self._index(variable))
+            for variable in variables
+        ]
+        if self._preconditioner is None:
+            self._create_preconditioner(variables)
+        layout = Layout(
+            self._settings["max_factor_size"],
+            self._settings["oversized"],
+            self._settings["elementwise"],
+        )
+        discovery = discover(grads, weights, layout)
+        self._preconditioner.adopt([layer for layer, _ in discovery.layers])
+        for index, reason in discovery.plain.items():
+            if index not in self._preconditioner.layers:
+                self._plain[index] = reason
+        if not discovery.layers:
+            reasons = "; ".join(sorted(set(discovery.plain.values())))
+            warnings.warn(
+                "KFAC found nothing to precondition in this training step: every variable gets the "
+                f"plain update of {self.inner_optimizer.name} ({reasons}).",
+                stacklevel=2,
+            )
+        return discovery
+
+    def _create_preconditioner(self, variables: Sequence) -> None:
+        settings = self._settings
+        dtype = settings["factor_dtype"]
+        if dtype is None:
+            wide = any(tf.as_dtype(v.dtype) == tf.float64 for v in variables)
+            dtype = "float64" if wide else "float32"
+        self._preconditioner = Preconditioner(
+            settings["method"],
+            settings["factor_decay"],
+            settings["debias"],
+            settings["kl_clip"],
+            tf.as_dtype(dtype),
+            communication.detect(),
+        )
+
+    def _index(self, variable) -> int:
+        return self._get_variable_index(variable)
+
+    def _update_factors(self, discovery: Discovery) -> None:
+        steps = self.gradient_accumulation_steps or 1
+        micro_step = tf.convert_to_tensor(self._iterations) % steps
+        preconditioner = self._preconditioner
+        decay = preconditioner.factor_decay
+        dtype = preconditioner.dtype
+        keep = tf.where(tf.equal(micro_step, 0), tf.cast(decay, dtype), tf.ones([], dtype))
+        share = tf.cast((1.0 - decay) / steps, dtype)
+        _when(
+            self._is_due(self.factor_interval),
+            lambda: preconditioner.update_factors(
+                _with_loss_scale(discovery.layers, self.loss_scale_factor), keep, share
+            ),
+        )
+
+    def _is_due(self, interval: tf.Tensor) -> tf.Tensor:
+        updates = tf.cast(tf.convert_to_tensor(self.iterations), tf.int64)
+        return tf.equal(updates % interval, 0)
+
+    def _clip_gradients(self, grads):
+        # Called once per update with the accumulated gradients: the place where the ranks' means
+        # are due, before they are clipped.
+        averaged = self._preconditioner.communication.average(grads, "kfac_gradients")
+        return super()._clip_gradients(averaged)
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        discovery, preconditioner = self._discovery, self._preconditioner
+        grads = list(grads)
+        if discovery.layers:
+            damping = self.damping
+            _when(
+                self._is_due(self.eigen_interval),
+                lambda: preconditioner.decompose(discovery.layers, damping),
+            )
+            indices = [self._index(variable) for variable in trainable_variables]
+            directions = preconditioner.precondition(
+                discovery.layers,
+                dict(zip(indices, grads, strict=True)),
+                damping,
+                tf.convert_to_tensor(learning_rate),
+            )
+            grads = [
+                directions.get(index, grad) for index, grad in zip(indices, grads, strict=True)
+            ]
+        self.inner_optimizer.apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Not used: the inner optimizer updates the variables."""
+        raise NotImplementedError
+
+    def finalize_variable_values(self, var_list):
+        """Writes averaged weights (`use_ema`) of this or of the inner optimizer."""
+        super().finalize_variable_values(var_list)
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    # --- report ---
+
+    def report(self) -> report.Report:
+        """What K-FAC does with each variable, and how it fares; `print` it.
+
+        Raises:
+            RuntimeError: Before the first training step, when nothing is known.
+        """
+        if self._preconditioner is None:
+            raise RuntimeError("KFAC: report() needs one training step first")
+        names = {self._index(v): _path(v) for v in self._trainable_variables}
+        shapes = {self._index(v): tuple(v.shape) for v in self._trainable_variables}
+        values = {
+            "updates": int(np.asarray(self.iterations)),
+            "learning rate": float(np.asarray(self.learning_rate)),
+            "damping": float(self.damping),
+            "factor interval": int(self.factor_interval),
+            "eigen interval": int(self.eigen_interval),
+        }
+        return report.make(self._preconditioner, names, shapes, self._plain, values)
+
+    # --- saving ---
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments; the inner optimizer is always spelled out."""
+        config = super().get_config()
+        config.pop("learning_rate", None)
+        config.update(self._settings)
+        for option, value in self.base_values.items():
+            config[option] = keras.saving.serialize_keras_object(value)
+        config["optimizer"] = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> KFAC:
+        """The optimizer that `get_config` described."""
+        config = dict(config)
+        for option in ("optimizer", "damping", "factor_interval", "eigen_interval"):
+            if isinstance(config.get(option), dict):
+                config[option] = keras.saving.deserialize_keras_object(
+                    config[option], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+    def save_own_variables(self, store) -> None:
+        """Writes this optimizer's variables, the layer plans and the layers' state."""
+        for i, variable in enumerate(self.variables):
+            store[str(i)] = variable.numpy()
+        if self._preconditioner is None:
+            return
+        plans = [state.plan for state in self._preconditioner.layers.values()]
+        store[_PLAN_KEY] = np.frombuffer(plan.to_json(plans).encode(), np.uint8)
+        for name, variable in self.state_variables.items():
+            store[f"kfac_{name}"] = variable.numpy()
+
+    def load_own_variables(self, store) -> None:
+        """Restores what `save_own_variables` wrote, before or after the first training step.
+
+        Raises:
+            ValueError: The stored state does not fit this optimizer and model.
+        """
+        stored = set(store.keys())
+        count = sum(not key.startswith("kfac_") for key in stored)
+        if count != len(self.variables):
+            raise ValueError(
+                f"KFAC: the checkpoint holds {count} optimizer variables and this optimizer has "
+                f"{len(self.variables)}: it was saved with another inner optimizer or model."
+            )
+        for i, variable in enumerate(self.variables):
+            variable.assign(store[str(i)])
+        self._preconditioner = None
+        self._plain = {}
+        if _PLAN_KEY not in stored:
+            return
+        self._create_preconditioner(self._trainable_variables)
+        text = bytes(np.asarray(store[_PLAN_KEY])).decode()
+        self._preconditioner.adopt(plan.from_json(text))
+        for name, variable in self.state_variables.items():
+            if f"kfac_{name}" not in stored:
+                raise ValueError(
+                    f"KFAC: the checkpoint lacks {name}: it was saved with another method "
+                    f"or setting than {self._settings}"
+                )
+            variable.assign(np.asarray(store[f"kfac_{name}"]))
+
+
+def _inner_optimizer(optimizer, learning_rate, momentum) -> keras.optimizers.Optimizer:
+    if optimizer is None:
+        return keras.optimizers.SGD(learning_rate=learning_rate, momentum=momentum)
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, (KFAC, keras.optimizers.LossScaleOptimizer)):
+        raise ValueError(
+            f"KFAC: optimizer={type(optimizer).__name__} cannot be the inner optimizer; "
+            "wrap it around KFAC instead, or pass what it wraps"
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "KFAC: give gradient_accumulation_steps to KFAC, not to the inner optimizer, so that "
+            "the factors see every micro-batch"
+        )
+    if learning_rate != 0.1 or momentum != 0.9:
+        raise ValueError(
+            "KFAC: learning_rate and momentum belong to the default inner optimizer; set them on "
+            f"the {type(optimizer).__name__} that you pass"
+        )
+    return optimizer
+
+
+def _with_loss_scale(layers, loss_scale_factor: float | None):
+    """`loss_scale_factor` divides gradients only later, in `apply` of the base class."""
+    if loss_scale_factor is not None:
+        for _, uses in layers:
+            for use in uses:
+                use.multipliers = (*use.multipliers, lambda: tf.constant(1 / loss_scale_factor))
+    return layers
+
+
+def _when(predicate: tf.Tensor, action: Callable[[], None]) -> None:
+    def act():
+        action()
+        return tf.constant(True)
+
+    tf.cond(predicate, act, lambda: tf.constant(False))
+
+
+def _path(variable) -> str:
+    return getattr(variable, "path", None) or variable.name.removesuffix(":0")
+
+
+def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"KFAC: {option} must be one of {', '.join(map(repr, choices))}; got {value!r}"
+        )
+
+
+def _check_range(option: str, value: Any, valid: bool, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"KFAC: {option} must be {expected}; got {value!r}")

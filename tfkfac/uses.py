@@ -1,0 +1,301 @@
+"""The uses of a weight in a training step, each holding a layer's input and output gradient.
+
+A use can be proved: `contract` forms the weight's gradient from the two tensors again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfkfac import gradient_graph as graph
+from tfkfac.patches import patch_second_moment, patch_sum
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """A tensor seen as a matrix [M, size]: permuted, then flattened to its last `own` axes.
+
+    `source` is the tensor before reshapes; its first dimension counts the examples.
+    """
+
+    tensor: tf.Tensor
+    size: int
+    permutation: tuple[int, ...] | None = None
+
+    @property
+    def source(self) -> tf.Tensor:
+        return graph.skip_shapes(self.tensor)
+
+    def matrix(self, dtype: tf.DType) -> tf.Tensor:
+        tensor = tf.cast(self.tensor, dtype)
+        if self.permutation is not None:
+            tensor = tf.transpose(tensor, self.permutation)
+        return tf.reshape(tensor, [-1, self.size])
+
+    def examples(self) -> tf.Tensor:
+        if self.permutation is not None and self.permutation[0] != 0:
+            return tf.shape(tf.transpose(self.tensor, self.permutation))[0]
+        return tf.shape(self.source)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """A convolution's kernel size, strides, dilations and padding, spatial dimensions only."""
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    groups: int
+    channels_first: bool = False
+    # `SpaceToBatchND` paddings of a dilated convolution and the spatial shape of its output.
+    space_to_batch: tuple[tf.Tensor, tf.Tensor] | None = None
+
+
+class Use:
+    """One use of a weight in the training step.
+
+    Attributes:
+        transposed: Whether the rows of the gradient matrix belong to the output gradient.
+        multipliers: Scalars (loss scales) by which the contraction is multiplied to give the
+            gradient; they belong to the output gradient.
+        output_gradient_key: Identity of the output gradient, shared with the layer's bias.
+    """
+
+    transposed = False
+
+    def __init__(self, multipliers: tuple[Callable[[], tf.Tensor], ...]):
+        self.multipliers = multipliers
+
+    def scale(self, dtype: tf.DType) -> tf.Tensor:
+        """Product of the multipliers."""
+        scale = tf.ones([], dtype)
+        for multiplier in self.multipliers:
+            scale *= tf.cast(multiplier(), dtype)
+        return scale
+
+    @property
+    def output_gradient_key(self) -> tuple[int, str] | None:
+        return None
+
+    def examples(self, dtype: tf.DType) -> tf.Tensor:
+        """N, the examples in the batch."""
+        raise NotImplementedError
+
+    def positions(self, dtype: tf.DType) -> tf.Tensor:
+        """M = N·S, the rows of the flattened input."""
+        raise NotImplementedError
+
+    def contract(self, dtype: tf.DType) -> tf.Tensor:
+        """The gradient that this use contributes, in the shape of the contraction's result."""
+        raise NotImplementedError
+
+
+class DenseUse(Use):
+    """gradient [rows, columns] = rows operandᵀ [rows, M] · columns operand [M, columns]."""
+
+    kind = "dense"
+
+    def __init__(self, rows: Operand, columns: Operand, multipliers=()):
+        super().__init__(multipliers)
+        self.rows, self.columns = rows, columns
+        self.transposed = graph.created_later(rows.source, columns.source)
+
+    @property
+    def contraction_shape(self) -> tuple[int, ...]:
+        return (self.rows.size, self.columns.size)
+
+    @property
+    def output_gradient_key(self):
+        operand = self.rows if self.transposed else self.columns
+        return graph.key(operand.source)
+
+    def input_operand(self) -> Operand:
+        return self.columns if self.transposed else self.rows
+
+    def examples(self, dtype):
+        return tf.cast(self.input_operand().examples(), dtype)
+
+    def positions(self, dtype):
+        operand = self.input_operand()
+        return tf.cast(tf.size(operand.tensor) // operand.size, dtype)
+
+    def contract(self, dtype):
+        product = tf.matmul(self.rows.matrix(dtype), self.columns.matrix(dtype), transpose_a=True)
+        return product * self.scale(dtype)
+
+
+class ConvolutionUse(Use):
+    """gradient [*kernel size, channels / groups, filters] of a convolution.
+
+    A transposed convolution's kernel gradient is the same contraction with the roles of image and
+    output gradient exchanged.
+    """
+
+    kind = "convolution"
+
+    def __init__(self, image, filters, geometry: Geometry, contraction_shape, multipliers=()):
+        super().__init__(multipliers)
+        self.image_tensor, self.filters_tensor = image, filters
+        self.geometry, self.contraction_shape = geometry, tuple(contraction_shape)
+        self.transposed = graph.created_later(graph.skip_shapes(image), graph.skip_shapes(filters))
+
+    @property
+    def output_gradient_key(self):
+        tensor = self.image_tensor if self.transposed else self.filters_tensor
+        return graph.key(graph.skip_shapes(tensor))
+
+    def image(self, dtype) -> tf.Tensor:
+        """What the kernel slides over, [N, *spatial, channels]."""
+        image = _channels_last(tf.cast(self.image_tensor, dtype), self.geometry)
+        if self.geometry.space_to_batch is None:
+            return image
+        paddings, outputs = self.geometry.space_to_batch
+        rank = image.shape.rank - 2
+        paddings = tf.concat([[[0, 0]], tf.cast(paddings, tf.int32), [[0, 0]]], axis=0)
+        padded = tf.pad(image, paddings)
+        reach = [
+            (size - 1) * dilation
+            for size, dilation in zip(self.geometry.kernel_size, self.geometry.dilations)
+        ]
+        needed = outputs + tf.constant(reach, tf.int32)
+        cropped = tf.slice(padded, [0] * (rank + 2), tf.concat([[-1], needed, [-1]], axis=0))
+        return tf.ensure_shape(cropped, [None] * (rank + 1) + [image.shape[-1]])
+
+    def filters(self, dtype) -> tf.Tensor:
+        """The other operand, [N, *output spatial, filters]."""
+        return _channels_last(tf.cast(self.filters_tensor, dtype), self.geometry)
+
+    def patch_arguments(self) -> dict:
+        geometry = self.geometry
+        return {
+            "kernel_size": geometry.kernel_size,
+            "strides": geometry.strides,
+            "dilations": geometry.dilations,
+            "padding": "VALID" if geometry.space_to_batch is not None else geometry.padding,
+            "groups": geometry.groups,
+        }
+
+    def patch_second_moment(self, image: tf.Tensor) -> tf.Tensor:
+        """Sum of patch·patchᵀ over the patches of `image`, [groups, rows, rows]."""
+        return patch_second_moment(image, **self.patch_arguments())
+
+    def patch_sum(self, image: tf.Tensor) -> tf.Tensor:
+        """Sum of the patches of `image`, [groups, rows]."""
+        return patch_sum(image, **self.patch_arguments())
+
+    def examples(self, dtype):
+        source = self.filters_tensor if self.transposed else self.image_tensor
+        return tf.cast(tf.shape(graph.skip_shapes(source))[0], dtype)
+
+    def positions(self, dtype):
+        shape = tf.shape(self.filters_tensor)
+        channels = shape[1] if self.geometry.channels_first else shape[-1]
+        return tf.cast(tf.size(self.filters_tensor) // channels, dtype)
+
+    def contract(self, dtype):
+        image, filters = self.image(dtype), self.filters(dtype)
+        arguments = self.patch_arguments()
+        kernel_shape = (*self.geometry.kernel_size, *self.contraction_shape[-2:])
+        # The convolution's own derivative, group by group.
+        with tf.GradientTape() as tape:
+            kernel = tf.zeros(kernel_shape, dtype)
+            tape.watch(kernel)
+            outputs = self._convolve(image, kernel, arguments)
+            value = tf.reduce_sum(outputs * filters)
+        result = tape.gradient(value, kernel) * self.scale(dtype)
+        return tf.reshape(result, self.contraction_shape)
+
+    def _convolve(self, image, kernel, arguments):
+        padding = arguments["padding"]
+        if not isinstance(padding, str):
+            image, padding = tf.pad(image, [(0, 0), *padding, (0, 0)]), "VALID"
+        parts = zip(tf.split(image, arguments["groups"], -1), self._kernel_parts(kernel))
+        outputs = [
+            tf.nn.convolution(x, k, arguments["strides"], padding, dilations=arguments["dilations"])
+            for x, k in parts
+        ]
+        return tf.concat(outputs, -1)
+
+    def _kernel_parts(self, kernel):
+        return tf.split(kernel, self.geometry.groups, -1)
+
+
+class DepthwiseUse(ConvolutionUse):
+    """gradient [*kernel size, channels, multiplier]: one small convolution a channel."""
+
+    kind = "depthwise convolution"
+
+    def _kernel_parts(self, kernel):
+        return tf.split(kernel, self.geometry.groups, -2)
+
+
+class EmbeddingUse(Use):
+    """gradient [vocabulary, columns]: output gradients summed by index."""
+
+    kind = "embedding"
+
+    def __init__(self, indices, values, contraction_shape, multipliers=()):
+        super().__init__(multipliers)
+        self.indices_tensor, self.values_tensor = indices, values
+        self.contraction_shape = tuple(contraction_shape)
+
+    @property
+    def output_gradient_key(self):
+        return graph.key(graph.skip_shapes(self.values_tensor))
+
+    def indices(self) -> tf.Tensor:
+        return tf.reshape(self.indices_tensor, [-1])
+
+    def values(self, dtype) -> tf.Tensor:
+        return tf.reshape(tf.cast(self.values_tensor, dtype), [-1, self.contraction_shape[1]])
+
+    def examples(self, dtype):
+        return tf.cast(tf.shape(graph.skip_shapes(self.indices_tensor))[0], dtype)
+
+    def positions(self, dtype):
+        return tf.cast(tf.size(self.indices_tensor), dtype)
+
+    def contract(self, dtype):
+        values, rows = self.values(dtype), self.contraction_shape[0]
+        return tf.math.unsorted_segment_sum(values, self.indices(), rows) * self.scale(dtype)
+
+
+class ElementwiseUse(Use):
+    """gradient = sum over examples of a tensor [N, *shape] that the graph holds."""
+
+    kind = "elementwise"
+
+    def __init__(self, per_example: Callable[[], tf.Tensor], shape, output_gradient=None):
+        super().__init__(())
+        self.per_example_tensor, self.contraction_shape = per_example, tuple(shape)
+        self._output_gradient = output_gradient
+
+    @property
+    def output_gradient_key(self):
+        return self._output_gradient
+
+    def per_example(self, dtype) -> tf.Tensor:
+        """Each example's gradient, [N, size]."""
+        size = math.prod(self.contraction_shape)
+        return tf.reshape(tf.cast(self.per_example_tensor(), dtype), [-1, size])
+
+    def examples(self, dtype):
+        return tf.cast(tf.shape(self.per_example(dtype))[0], dtype)
+
+    def positions(self, dtype):
+        return self.examples(dtype)
+
+    def contract(self, dtype):
+        return tf.reshape(tf.reduce_sum(self.per_example(dtype), axis=0), self.contraction_shape)
+
+
+def _channels_last(tensor: tf.Tensor, geometry: Geometry) -> tf.Tensor:
+    if not geometry.channels_first:
+        return tensor
+    rank = tensor.shape.rank
+    return tf.transpose(tensor, (0, *range(2, rank), 1))
