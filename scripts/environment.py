@@ -43,6 +43,7 @@ SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
 
 # What the user may set for Horovod's own build (its installation guide lists them).
 HOROVOD_BUILD_VARIABLES = re.compile(r"HOROVOD_(WITH|GPU|CPU|CUDA|ROCM|NCCL|MPI|CCL|BUILD|ALLOW)")
+HOROVOD_RUNTIME_NEEDS = ("cloudpickle", "packaging", "psutil", "pyyaml")
 HOROVOD_BUILD_DEFAULTS = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_PYTORCH": "1",
@@ -94,6 +95,7 @@ def run(
     log: Path,
     describe: Callable[[str], str | None],
     variables: dict[str, str] | None = None,
+    note: str = "",
 ) -> None:
     """Run a command with its output in a log and its progress on the screen.
 
@@ -103,13 +105,14 @@ def run(
         log: File that receives stdout and stderr; overwritten.
         describe: Gets each line of output; returns what to show from now on, or None for no change.
         variables: Environment variables besides the inherited ones.
+        note: What the user should know before it starts.
 
     Raises:
         CommandError: The command ended with a status other than 0.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(task)
-    print(f"{task} (log: {log.relative_to(ROOT)})", flush=True)
+    print(f"{task} ({note}log: {log.relative_to(ROOT)})", flush=True)
     detail = ""
     with log.open("wb") as output, log.open(errors="replace") as lines:
         # A session of its own, so that an interrupt can end the compilers as well.
@@ -156,10 +159,10 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def pip_install(task: str, arguments: Sequence[str | Path], log: str) -> None:
+def pip_install(task: str, arguments: Sequence[str | Path], log: str, note: str = "") -> None:
     """``pip install`` under the constraints, with the current download shown."""
     command: list[str | Path] = [PYTHON, "-m", "pip", "install", "--constraint", CONSTRAINTS]
-    run(task, [*command, *arguments], LOGS / log, PipOutput().describe)
+    run(task, [*command, *arguments], LOGS / log, PipOutput().describe, note=note)
 
 
 class PipOutput:
@@ -277,9 +280,10 @@ def install_packages() -> None:
         tools = [f"{tool}=={pinned(tool)}" for tool in ("pip", "setuptools")]
         pip_install("Installing pip and setuptools", tools, "tools.log")
         pip_install(
-            "Installing the pinned packages (about 1 GB to download the first time)",
+            "Installing the pinned packages",
             ["--progress-bar=raw", "--no-build-isolation", "--editable", ".[nmt,test]"],
             "packages.log",
+            note="the first time, about 700 MB to download; ",
         )
 
 
@@ -370,7 +374,7 @@ def build_horovod_wheel(folder: Path) -> Path:
         return f"{percent[1]} %" if percent else None
 
     run(
-        f"Building Horovod {pinned('horovod')} (about 4 minutes on 2 cores, once)",
+        f"Building Horovod {pinned('horovod')}",
         [
             *(PYTHON, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation"),
             *("--no-cache-dir", "--no-binary=horovod", "--wheel-dir", work / "wheel"),
@@ -385,6 +389,7 @@ def build_horovod_wheel(folder: Path) -> Path:
             "MAKEFLAGS": f"-j{parallel_jobs()}",
             "TMPDIR": str(work / "tmp"),
         },
+        note="once, about 5 minutes on 2 cores; ",
     )
     (built,) = (work / "wheel").glob("horovod-*.whl")
     folder.mkdir(parents=True, exist_ok=True)
@@ -396,6 +401,8 @@ def build_horovod_wheel(folder: Path) -> Path:
 def install_horovod(identity: str) -> None:
     """Install Horovod from the cached wheel, or from a new one, and see that it loads."""
     folder = CACHE / "wheels" / identity
+    with changing_packages():
+        pip_install("Installing what Horovod needs", HOROVOD_RUNTIME_NEEDS, "horovod-needs.log")
     wheel = next(folder.glob("horovod-*.whl"), None) or build_horovod_wheel(folder)
     with changing_packages():
         try:
