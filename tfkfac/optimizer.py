@@ -241,6 +241,7 @@ class KFAC(keras.optimizers.Optimizer):
 
     # --- the update ---
 
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
         """One step: statistics from the graph of `grads`, then the update.
 

@@ -165,7 +165,9 @@ def _match_term(leaf: _Leaf, shape: tuple[int, ...]) -> Match | None:
     if isinstance(result, Use):
         result = (result,)
     if isinstance(result, tuple):
-        return _place(result, leaf, shape)
+        result = Match(result, leaf.steps)
+    if isinstance(result, Match):
+        return _place(result, _static(tensor.shape), shape)
     if not graph.depends_on_data(tensor):
         return None
     if result is not None:
@@ -173,15 +175,14 @@ def _match_term(leaf: _Leaf, shape: tuple[int, ...]) -> Match | None:
     return Match(reason=_OPAQUE.get(tensor.op.type, f"no pattern for {tensor.op.type}"))
 
 
-def _place(uses: tuple[Use, ...], leaf: _Leaf, shape: tuple[int, ...]) -> Match:
-    """Ties the uses behind a summand to the variable's shape by static steps."""
+def _place(match: Match, result_shape, shape: tuple[int, ...]) -> Match:
+    """Ties the uses behind a summand of `result_shape` to the variable's shape by static steps."""
+    uses, steps = match.uses, match.steps
     contraction_shape = uses[0].contraction_shape
-    steps = leaf.steps
     # Only the contraction's own shape may be unknown to the graph.
     if any(step[0] == "reshape" and None in step[1:] for step in steps[1:]):
         return Match(reason="its gradient is reshaped dynamically")
-    result_shape = _static(leaf.tensor.shape)
-    if steps and steps[0][0] == "reshape" and steps[0][1] is None:
+    if steps and steps[0][0] == "reshape":
         if steps[0][2] is None:
             return Match(reason="its gradient is reshaped dynamically")
         steps = (("reshape", contraction_shape, steps[0][2]), *steps[1:])
@@ -269,14 +270,8 @@ def _einsum(tensor: tf.Tensor, leaf: _Leaf):
     own = [[label for label in result if label in part] for part in labels]
     if any(label in labels[0] and label in labels[1] for label in result):
         return f"no pattern for the einsum {equation}, which keeps a shared axis"
-    if "".join(own[0] + own[1]) == result:
-        first, second = 0, 1
-    elif "".join(own[1] + own[0]) == result:
-        first, second = 1, 0
-    else:
-        return f"no pattern for the einsum {equation}, which interleaves its operands"
-    sides = []
-    for index in (first, second):
+    sides, own_shapes = [], []
+    for index in (0, 1):
         source = graph.outside(op.inputs[index])
         order = tuple(labels[index].index(label) for label in (*summed, *own[index]))
         dimensions = [source.shape[labels[index].index(label)] for label in own[index]]
@@ -284,7 +279,21 @@ def _einsum(tensor: tf.Tensor, leaf: _Leaf):
             return f"no pattern for the einsum {equation} with unknown sizes"
         permutation = None if order == tuple(range(len(order))) else order
         sides.append(Operand(source, math.prod(dimensions), permutation))
-    return DenseUse(*sides, leaf.multipliers)
+        own_shapes.append(dimensions)
+    # Rows are what comes first in the result; where the operands' axes interleave there, the
+    # contraction [rows, columns] is spread out and transposed.
+    first = 0 if result and result[0] in labels[0] else 1
+    rows, columns = sides[first], sides[1 - first]
+    spread = (*own[first], *own[1 - first])
+    shape = (*own_shapes[first], *own_shapes[1 - first])
+    steps = [
+        ("reshape", (rows.size, columns.size), shape),
+        ("transpose", tuple(spread.index(label) for label in result)),
+    ]
+    if spread == tuple(result):
+        steps.pop()
+    use = DenseUse(rows, columns, leaf.multipliers)
+    return Match((use,), (*steps, *leaf.steps))
 
 
 def _convolution(tensor: tf.Tensor, leaf: _Leaf, depthwise: bool = False):
