@@ -181,8 +181,8 @@ class PipOutput:
                 return f"{self.download} {100 * int(done) // max(int(total), 1)} %"
             case ["Collecting", requirement, *_]:
                 return f"collecting {requirement}"
-            case ["Installing", "collected", "packages:", *names]:
-                return f"installing {len(names)} packages"
+            case ["Installing", "collected", "packages:", *_]:
+                return "unpacking"
         return None
 
 
@@ -370,6 +370,8 @@ def build_horovod_wheel(folder: Path) -> Path:
     includes = [FORWARDING_HEADERS, external / "highwayhash", external / "farmhash_archive" / "src"]
 
     def describe(line: str) -> str | None:
+        if line.lstrip().startswith("-- "):
+            return "configuring"
         percent = re.match(r"\s*\[ *(\d+)%\]", line)
         return f"{percent[1]} %" if percent else None
 
