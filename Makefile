@@ -48,7 +48,7 @@ horovod:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh --horovod
 
 clean:
-	rm -rf .venv .cache/logs .cache/horovod-build build dist *.egg-info
+	rm -rf .venv .cache/logs .cache/horovod-build .cache/removed-venv build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

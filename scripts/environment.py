@@ -261,7 +261,11 @@ def provide_venv() -> None:
         if any(VENV.iterdir()) and not (VENV / "pyvenv.cfg").exists() and not PARTIAL.exists():
             raise SetupError(f"setup: {VENV} is not a virtual environment; move it away")
         print("Removing .venv: it is unfinished, moved or of another Python", flush=True)
-        shutil.rmtree(VENV)
+        # Renamed first: half removed, it would be taken for something that is not ours.
+        removed = CACHE / "removed-venv"
+        shutil.rmtree(removed, ignore_errors=True)
+        VENV.rename(removed)
+        shutil.rmtree(removed)
     VENV.mkdir()
     PARTIAL.touch()
     # Not sys.executable: with .venv activated, that was in the folder just removed.
