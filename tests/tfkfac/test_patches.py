@@ -53,7 +53,9 @@ def method(name):
         yield
 
 
-def check(inputs, kernel_size, strides, dilations, padding, groups=1, tolerance=1e-12, call=None):
+def check(
+    inputs, kernel_size, strides, dilations, padding, groups=1, *, tolerance=1e-12, call=None
+):
     arguments = (kernel_size, strides, dilations, padding, groups)
     patches = cut_patches(inputs.astype(np.float64), *arguments)
     moment = np.einsum("gnsi,gnsj->gij", patches, patches)
@@ -217,7 +219,14 @@ def test_output_positions_are_static_where_the_shape_is():
 def test_float32_is_accurate_to_rounding(shape, strides):
     for name in ("extraction", "spectrum"):
         with method(name):
-            check(random_inputs(shape, np.float32), (3, 3), [strides] * 2, (1, 1), "SAME", 1, 2e-6)
+            check(
+                random_inputs(shape, np.float32),
+                (3, 3),
+                [strides] * 2,
+                (1, 1),
+                "SAME",
+                tolerance=2e-6,
+            )
 
 
 @pytest.mark.parametrize(
