@@ -1,0 +1,79 @@
+"""What the commands share: strict options and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from models.config import unknown
+from models.errors import InputError, TrainingError
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises `InputError` and names the option nearest to an unknown one.
+
+    Options cannot be abbreviated: a new option must not change what a script's options mean.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message.removeprefix("argument "))
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Parses `arguments`, by default those of the process.
+
+        Raises:
+            InputError: if there is one that it does not know.
+        """
+        known, rest = self.parse_known_args(arguments)
+        for argument in rest:
+            if argument.startswith("-"):
+                options = [text for text in self._option_string_actions if text.startswith("--")]
+                raise unknown("option", argument.split("=")[0], options, self.prog)
+        if rest:
+            raise InputError(f"{self.prog}: unexpected argument {rest[0]}")
+        return known
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Runs a command; its errors become a line on standard error and an exit code."""
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow from writing to standard error while the block imports it.
+
+    Its libraries do so before any of their settings takes effect, so the descriptor itself has to
+    lead elsewhere. A failing import still shows its traceback, which is printed afterwards.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,0 +1,387 @@
+"""The options of a training: meaning, defaults and checks, all without TensorFlow.
+
+A configuration is a flat YAML mapping of the fields of `TrainingConfig`; every field is also an
+option of the command line, with hyphens for its underscores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.errors import InputError
+
+PRESETS = Path(__file__).parent / "configs"
+
+DATASETS = ("digits", "cifar10", "imagenet")
+CIFAR_MODELS = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+IMAGENET_MODELS = ("resnet50", "resnet101", "resnet152")
+OPTIMIZERS = ("sgd", "adamw", "muon", "kfac")
+
+DEFAULT_MODELS = {"digits": "resnet8", "cifar10": "resnet20", "imagenet": "resnet50"}
+DEFAULT_LEARNING_RATES = {"sgd": 0.1, "kfac": 0.1, "adamw": 0.001, "muon": 0.01}
+# What `text` adds to a configuration and `read` skips.
+VERSIONS = "versions"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option's value has to be.
+
+    Args:
+        expected: in words, for messages.
+        parse: from text, a list of texts or a value of the right type; raises ValueError or
+            TypeError.
+        valid: whether a parsed value is in range.
+        names: all values there are, for an option that chooses.
+    """
+
+    expected: str
+    parse: Callable[[Any], Any]
+    valid: Callable[[Any], bool] = lambda value: True
+    names: tuple[str, ...] = ()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _flag(value: Any) -> bool:
+    words = {"true": True, "false": False, "yes": True, "no": False}
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(value)
+    return number
+
+
+def _epochs(value: Any) -> tuple[float, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    return tuple(_number(item) for item in items if item != "")
+
+
+def _increasing(values: tuple[float, ...]) -> bool:
+    return all(later > earlier for earlier, later in zip((0.0, *values), values, strict=False))
+
+
+TEXT = Kind("text", _text, lambda value: value != "")
+FLAG = Kind("true or false", _flag)
+COUNT = Kind("a whole number above 0", lambda value: int(str(value)), lambda value: value > 0)
+SEED = Kind(
+    "a whole number from 0 to 4294967295",
+    lambda value: int(str(value)),
+    lambda value: 0 <= value < 2**32,
+)
+POSITIVE = Kind("a number above 0", _number, lambda value: value > 0)
+NOT_NEGATIVE = Kind("a number, 0 or more", _number, lambda value: value >= 0)
+FRACTION = Kind("a number from 0 to below 1", _number, lambda value: 0 <= value < 1)
+SHARE = Kind("a number from 0 to 1", _number, lambda value: 0 <= value <= 1)
+EPOCHS = Kind("increasing epochs above 0 such as 35,75,90", _epochs, _increasing)
+
+
+def _one_of(*names: str) -> Kind:
+    return Kind(f"one of {', '.join(names)}", _text, lambda value: value in names, names)
+
+
+def _option(group: str, kind: Kind, default: Any, help: str) -> Any:
+    """A dataclass field that knows its documentation; None as default also allows None."""
+    return field(default=default, metadata={"group": group, "kind": kind, "help": help})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All options of one training; `models-train --help` tells what each means.
+
+    Raises:
+        InputError: if a value is out of range, or two options contradict each other.
+    """
+
+    dataset: str = _option("data", _one_of(*DATASETS), "digits", "what to train on")
+    data: str | None = _option(
+        "data",
+        TEXT,
+        None,
+        "cifar10: an .npz file (without: Keras downloads it); imagenet: a directory of JPEG "
+        "folders or TFRecord files; digits comes with scikit-learn",
+    )
+    model: str | None = _option(
+        "data",
+        _one_of(*CIFAR_MODELS, *IMAGENET_MODELS),
+        None,
+        "network; without: resnet8 for digits, resnet20 for cifar10, resnet50 for imagenet",
+    )
+    zero_gamma: bool = _option(
+        "data", FLAG, False, "start residual blocks as the identity (last batch norm's scale is 0)"
+    )
+    stride_in_3x3: bool = _option(
+        "data", FLAG, False, "resnet50/101/152: stride in the 3x3 convolution ('v1.5')"
+    )
+
+    optimizer: str = _option("optimizer", _one_of(*OPTIMIZERS), "sgd", "what to train with")
+    learning_rate: float | None = _option(
+        "optimizer",
+        POSITIVE,
+        None,
+        "after the warm-up, for one rank; without: 0.1 for sgd and kfac, 0.001 for adamw, 0.01 "
+        "for muon",
+    )
+    scale_learning_rate: bool = _option(
+        "optimizer",
+        FLAG,
+        True,
+        "multiply the learning rate by the number of ranks, as the batch is (linear scaling rule)",
+    )
+    momentum: float = _option("optimizer", FRACTION, 0.9, "sgd and kfac: momentum, not Nesterov's")
+    weight_decay: float = _option(
+        "optimizer",
+        NOT_NEGATIVE,
+        0.0,
+        "decoupled for every optimizer: each step also subtracts learning rate x weight decay x "
+        "weight. A paper's L2 term inside SGD with momentum m corresponds to its value / (1 - m)",
+    )
+
+    schedule: str = _option(
+        "schedule",
+        _one_of("step", "linear", "cosine", "constant"),
+        "linear",
+        "learning rate after the warm-up: dropping at decay_epochs, falling to zero at the last "
+        "epoch along a line or a cosine, or constant",
+    )
+    warmup_epochs: float = _option(
+        "schedule", NOT_NEGATIVE, 0.0, "epochs in which the learning rate rises linearly"
+    )
+    warmup_start: float | None = _option(
+        "schedule",
+        SHARE,
+        None,
+        "fraction of the learning rate from which it rises; without: 0 on one rank, 1/ranks on "
+        "several",
+    )
+    decay_epochs: tuple[float, ...] = _option(
+        "schedule", EPOCHS, (), "step: epochs at which the learning rate drops"
+    )
+    decay_factor: float = _option(
+        "schedule", POSITIVE, 0.1, "step: what it is multiplied by at each of them"
+    )
+
+    damping: float = _option("kfac", POSITIVE, 0.003, "damping of the curvature")
+    damping_decay_epochs: tuple[float, ...] = _option(
+        "kfac", EPOCHS, (), "epochs at which the damping is multiplied by damping_decay_factor"
+    )
+    damping_decay_factor: float = _option("kfac", POSITIVE, 0.5, "see damping_decay_epochs")
+    factor_interval: int = _option("kfac", COUNT, 10, "steps between updates of the factors")
+    eigen_interval: int = _option("kfac", COUNT, 100, "steps between their decompositions")
+    interval_change_epochs: tuple[float, ...] = _option(
+        "kfac", EPOCHS, (), "epochs at which both intervals change by interval_change_factor"
+    )
+    interval_change_factor: float = _option(
+        "kfac", POSITIVE, 2.0, "see interval_change_epochs; intervals stay at least 1"
+    )
+    factor_decay: float = _option(
+        "kfac", FRACTION, 0.95, "weight of the past in the factors' running average"
+    )
+    kl_clip: float = _option("kfac", POSITIVE, 0.001, "bound on the size of a step")
+    method: str = _option(
+        "kfac", _one_of("eigen", "inverse"), "eigen", "eigenbases, or explicit inverses"
+    )
+    elementwise: str = _option(
+        "kfac",
+        _one_of("diagonal", "plain"),
+        "diagonal",
+        "batch norm's scale and offset: divided by the Fisher's diagonal, or left to SGD as in "
+        "the paper",
+    )
+
+    epochs: int = _option("training", COUNT, 10, "epochs, counted from the training's beginning")
+    batch_size: int = _option("training", COUNT, 128, "examples in a batch, on each rank")
+    label_smoothing: float = _option(
+        "training",
+        FRACTION,
+        0.0,
+        "share of each target spread evenly over the classes; reported losses include it",
+    )
+    seed: int = _option("training", SEED, 1, "of initial weights, order and augmentation")
+    steps_per_epoch: int | None = _option(
+        "training", COUNT, None, "for trials: end an epoch after so many steps; without: all data"
+    )
+
+    precision: str = _option(
+        "execution",
+        _one_of("float32", "mixed_float16", "mixed_bfloat16"),
+        "float32",
+        "Keras's dtype policy",
+    )
+    jit: bool = _option("execution", FLAG, False, "compile with XLA; on one rank only")
+    steps_per_execution: int = _option(
+        "execution", COUNT, 1, "steps in one call of the runtime; divides the steps of an epoch"
+    )
+    deterministic: bool = _option(
+        "execution", FLAG, False, "only operations that repeat bit for bit, at some cost in speed"
+    )
+
+    out: str | None = _option(
+        "output", TEXT, None, "run directory; without: runs/DATASET-MODEL-OPTIMIZER"
+    )
+    tensorboard: bool = _option(
+        "output", FLAG, False, "write TensorBoard's logs into the run directory"
+    )
+
+    def __post_init__(self) -> None:
+        for name, option in OPTIONS.items():
+            value = getattr(self, name)
+            if not (value is None and option.default is None):
+                _check(option.metadata["kind"], value, name)
+        if self.decay_epochs and self.schedule != "step":
+            raise InputError(f"decay_epochs needs schedule step, but schedule is {self.schedule}")
+        if self.schedule in ("linear", "cosine") and self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"warmup_epochs {self.warmup_epochs:g} leaves nothing of epochs {self.epochs}"
+            )
+        if self.stride_in_3x3 and self.model_name not in IMAGENET_MODELS:
+            raise InputError(
+                f"stride_in_3x3 is for {', '.join(IMAGENET_MODELS)}, not for {self.model_name}"
+            )
+        if self.dataset == "digits" and self.data is not None:
+            raise InputError("data: dataset digits comes with scikit-learn and takes no file")
+
+    @property
+    def model_name(self) -> str:
+        return self.model or DEFAULT_MODELS[self.dataset]
+
+    def resolved(self) -> TrainingConfig:
+        """The same, with the defaults filled in that depend on other options."""
+        return dataclasses.replace(
+            self,
+            model=self.model_name,
+            learning_rate=self.learning_rate or DEFAULT_LEARNING_RATES[self.optimizer],
+            out=self.out or f"runs/{self.dataset}-{self.model_name}-{self.optimizer}",
+        )
+
+
+OPTIONS = {option.name: option for option in dataclasses.fields(TrainingConfig)}
+
+
+def convert(name: str, value: Any, where: str) -> Any:
+    """The value of option `name` from text, a list of texts, or None.
+
+    Args:
+        name: a key of `OPTIONS`.
+        value: what a configuration or a command line says; "null" counts as None.
+        where: what the error message calls the place, such as "--epochs".
+
+    Raises:
+        InputError: if the option takes no such value.
+    """
+    option = OPTIONS[name]
+    kind: Kind = option.metadata["kind"]
+    if value is None or value == "null":
+        if option.default is None:
+            return None
+        raise InputError(f"{where}: expected {kind.expected}, not null")
+    try:
+        parsed = kind.parse(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: expected {kind.expected}, not {value!r}") from None
+    _check(kind, parsed, where)
+    return parsed
+
+
+def _check(kind: Kind, value: Any, where: str) -> None:
+    if kind.valid(value):
+        return
+    if kind.names:
+        raise unknown("value", str(value), kind.names, where)
+    raise InputError(f"{where}: expected {kind.expected}, not {value!r}")
+
+
+def unknown(what: str, name: str, known: Iterable[str], where: str) -> InputError:
+    """The error for a name that is none of the known ones, with the nearest of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return InputError(f"{where}: unknown {what} {name} ({hint})")
+
+
+def preset_names() -> list[str]:
+    """The configurations that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The file of a configuration: a path, or the name of one that comes with the package.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if (preset := PRESETS / f"{name}.yaml").is_file():
+        return preset
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(f"--config: no file {name}")
+    raise unknown("configuration", name, preset_names(), "--config")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The options that a YAML file sets, converted.
+
+    Raises:
+        InputError: naming file and line, if the file is not a mapping, sets an option twice or
+            one that does not exist, or gives one a value it does not take.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: no valid YAML ({error.problem})") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: no valid YAML ({error})") from error
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{path}:1: expected lines such as 'epochs: 10'")
+    values: dict[str, Any] = {}
+    for key, node in root.value:
+        where = f"{path}:{key.start_mark.line + 1}"
+        if key.value == VERSIONS:
+            continue
+        if key.value not in OPTIONS:
+            raise unknown("option", str(key.value), OPTIONS, where)
+        if key.value in values:
+            raise InputError(f"{where}: {key.value} is set twice")
+        values[key.value] = convert(key.value, _plain(node), f"{where}: {key.value}")
+    return values
+
+
+def _plain(node: yaml.Node) -> Any:
+    """Scalars as they are written, since YAML takes 1e-3 for a string; null as None."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item) for item in node.value]
+    return {}  # no option takes a mapping
+
+
+def text(config: TrainingConfig, versions: Mapping[str, str]) -> str:
+    """The configuration as YAML that `read` accepts, followed by the versions it ran with."""
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+    return yaml.safe_dump({**values, VERSIONS: dict(versions)}, sort_keys=False)

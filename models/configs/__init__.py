@@ -1,0 +1,1 @@
+"""Configurations that come with `models-train`, by name."""

@@ -1,0 +1,31 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffix, renamed to `path` if the block succeeds.
+
+    Example:
+
+    >>> with replacing(Path("notes.txt")) as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("done")
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # see remove_leftovers
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files for `path` of processes that were killed while writing."""
+    for leftover in path.parent.glob(f".*.{path.name}"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""The command `models-train`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models import config as configuration
+from models.command_line import Parser, exit_code, quiet_tensorflow
+from models.config import FLAG, OPTIONS, TrainingConfig
+from models.errors import InputError
+from models.ranks import launched_as_first
+from models.run_directory import RunDirectory
+
+DESCRIPTION = """\
+Train a reference network. Options come from a configuration file and from the
+command line, which takes precedence. The run directory receives config.yaml (all
+options in effect), log.csv (a line an epoch; times in seconds since the beginning)
+and the checkpoints last.keras and best.keras."""
+EXAMPLES = """\
+examples:
+  models-train                             a few seconds on scikit-learn's digits
+  models-train --config cifar10-resnet20-kfac --data cifar10.npz --out runs/kfac
+  models-train --out runs/kfac --resume    continue with the last checkpoint
+  horovodrun -np 4 models-train --config imagenet-resnet50-paper-kfac --data DIR
+
+configurations that come with it:
+  {}"""
+GROUPS = {
+    "data": "data and network",
+    "optimizer": "optimizer",
+    "schedule": "learning rate",
+    "kfac": "K-FAC (ignored by the other optimizers)",
+    "training": "training",
+    "execution": "execution",
+    "output": "output",
+}
+# What may differ between a training and its continuation.
+FREE_ON_RESUME = {"out", "data", "tensorboard"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: those of the command line; default: the process's.
+
+    Returns:
+        The exit code: 0, 1 (the loss is no number), 2 (wrong input), or 130 (interrupted).
+    """
+    return exit_code(lambda: _run(arguments))
+
+
+def parser() -> Parser:
+    """The command's options: those of `TrainingConfig`, and what to do with a run directory."""
+    result = Parser(
+        prog="models-train",
+        usage="models-train [--config FILE] [options]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES.format("\n  ".join(configuration.preset_names())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    result.add_argument(
+        "--config",
+        default=None,
+        metavar="FILE",
+        help="YAML file with options, or the name of one that comes with it (see below)",
+    )
+    groups = {name: result.add_argument_group(title) for name, title in GROUPS.items()}
+    for name, option in OPTIONS.items():
+        kind = option.metadata["kind"]
+        default = "" if option.default is None else f" (default: {_as_given(option.default)})"
+        extra: dict[str, Any] = {"metavar": _metavar(kind)}
+        if kind is FLAG:
+            extra = {"action": argparse.BooleanOptionalAction}
+        groups[option.metadata["group"]].add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            help=option.metadata["help"].replace("%", "%%") + default,
+            **extra,
+        )
+    for flag, meaning in {
+        "--resume": "continue the training in the run directory exactly; without --config, its "
+        "options are those saved there",
+        "--overwrite": "remove the files of an earlier training in the run directory",
+        "--horovod": "join other processes; implied by horovodrun, needed under mpirun",
+    }.items():
+        group = groups["execution" if flag == "--horovod" else "output"]
+        group.add_argument(flag, action="store_true", default=False, help=meaning)
+    return result
+
+
+def effective_config(
+    options: Mapping[str, Any], config_name: str | None, resume: bool
+) -> TrainingConfig:
+    """The configuration from a file and the command line's options, all defaults filled in.
+
+    Args:
+        options: values by name, not yet converted; they take precedence.
+        config_name: a file or the name of one that comes with the package.
+        resume: take what neither sets from the training in the run directory.
+
+    Raises:
+        InputError: if an option is wrong, or would make a resumed training another one.
+    """
+    flags = {
+        name: configuration.convert(name, value, f"--{name.replace('_', '-')}")
+        for name, value in options.items()
+    }
+    file = configuration.read(configuration.find(config_name)) if config_name else {}
+    config = TrainingConfig(**{**file, **flags}).resolved()
+    if not resume:
+        return config
+    assert config.out is not None  # resolved() fills it in
+    saved = RunDirectory(config.out).saved_config()
+    if config_name is None:
+        values = {name: getattr(saved, name) for name in OPTIONS}
+        config = TrainingConfig(**{**values, **flags, "out": config.out})
+    free = FREE_ON_RESUME | ({"epochs"} if config.schedule in ("step", "constant") else set())
+    for name in OPTIONS:
+        old, new = getattr(saved, name), getattr(config, name)
+        if name not in free and old != new:
+            raise InputError(
+                f"--resume: {name} is {_as_given(new)}, but the training in {config.out} has "
+                f"{_as_given(old)}; it must stay the same"
+            )
+    return config
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    options = vars(parser().parse(arguments))
+    config_name = options.pop("config")
+    resume, overwrite, horovod = (options.pop(name) for name in ("resume", "overwrite", "horovod"))
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other")
+    first = launched_as_first(horovod)
+    config = effective_config(options, config_name, resume)
+    assert config.out is not None  # resolved() fills it in
+    run = RunDirectory(config.out)
+    if first and not resume:
+        run.check_new(overwrite)
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard: TensorBoard is missing: pip install tensorboard")
+    try:
+        with quiet_tensorflow():  # not before: the import takes seconds
+            from models.training import train
+        train(config, resume, horovod)
+    except KeyboardInterrupt:
+        if first:
+            print(f"\ninterrupted; {_what_is_safe(run)}", file=sys.stderr)
+        raise
+
+
+def _what_is_safe(run: RunDirectory) -> str:
+    progress = run.progress()
+    if progress is None:
+        return "no epoch was finished, so there is no checkpoint"
+    return (
+        f"the checkpoint of epoch {progress.epoch} is safe in {run.last}; "
+        f"continue with: models-train --out {run.path} --resume"
+    )
+
+
+def _as_given(value: Any) -> str:
+    """A value as a configuration has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(f"{item:g}" for item in value) or "none"
+    return "null" if value is None else str(value)
+
+
+def _metavar(kind: configuration.Kind) -> str:
+    if kind.names:
+        return "{" + ",".join(kind.names) + "}"
+    return {"text": "PATH", configuration.EPOCHS.expected: "E1,E2,..."}.get(kind.expected, "N")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
