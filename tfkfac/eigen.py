@@ -24,7 +24,7 @@ class Basis:
     """Eigenvalues [groups, n] and eigenvectors of one factor, None where it is diagonal.
 
     Block-diagonal factors hold [groups, blocks, s] and [groups, blocks, s, s]. A side without a
-    factor has neither.
+    factor has neither (its eigenvalues are 1).
     """
 
     values: tf.Tensor | None
@@ -49,9 +49,9 @@ def precondition(
     """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
     rotated = pad(matrix, plan.rows, plan.columns)
     rotated = _rotate(rotated, plan, rows, columns, into=True)
-    row_values = _values(rows, plan.rows, matrix.dtype)
-    column_values = _values(columns, plan.columns, matrix.dtype)
-    curvature = row_values[:, :, tf.newaxis] * column_values[:, tf.newaxis, :]
+    curvature = tf.expand_dims(_values(rows, plan.rows), 2)
+    if plan.columns.structure != IDENTITY:
+        curvature *= tf.expand_dims(_values(columns, plan.columns), 1)
     rotated /= curvature + tf.cast(damping, matrix.dtype)
     return crop(_rotate(rotated, plan, rows, columns, into=False), plan.rows, plan.columns)
 
@@ -64,9 +64,7 @@ def _rotate(matrix, plan: LayerPlan, rows: Basis, columns: Basis, into: bool) ->
     return matrix
 
 
-def _values(basis: Basis, side: Side, dtype: tf.DType) -> tf.Tensor:
-    if side.structure == IDENTITY:
-        return tf.ones([1, side.size], dtype)
+def _values(basis: Basis, side: Side) -> tf.Tensor:
     assert basis.values is not None
     if side.structure == BLOCKS:
         return tf.reshape(basis.values, [-1, side.padded_size])

@@ -41,7 +41,8 @@ def second_moments(plan: LayerPlan, uses: Sequence[Use], dtype: tf.DType) -> Mom
         chosen = [use for use in uses if use.transposed is transposed]
         if not chosen:
             continue
-        rows, columns = zip(*(_sums(plan, use, dtype) for use in chosen))
+        sums = [_sums(plan, use, dtype) for use in chosen]
+        rows, columns = [pair[0] for pair in sums], [pair[1] for pair in sums]
         if plan.columns.structure == IDENTITY:
             pairs.append((examples * tf.add_n(rows), None))
             continue
@@ -74,27 +75,35 @@ def trace(factor: tf.Tensor, side: Side) -> tf.Tensor:
 
 
 def _sums(plan: LayerPlan, use: Use, dtype) -> tuple[tf.Tensor, tf.Tensor]:
-    """Unnormalised second moments of one use's rows and columns."""
+    """Unnormalised second moments of one use's rows and columns.
+
+    They are quadratic in the output gradient, and so in the scale on it.
+    """
+    rows, columns = _unscaled_sums(plan, use, dtype)
+    if not use.multipliers:
+        return rows, columns
+    square = tf.square(use.scale(dtype))
+    of_rows = use.transposed or isinstance(use, ElementwiseUse)
+    return (rows * square, columns) if of_rows else (rows, columns * square)
+
+
+def _unscaled_sums(plan: LayerPlan, use: Use, dtype) -> tuple[tf.Tensor, tf.Tensor]:
     has_bias = plan.bias is not None
-    scale = use.scale(dtype)
     if isinstance(use, ElementwiseUse):
         squares = tf.reduce_sum(tf.square(use.per_example(dtype)), axis=0)
-        return squares[tf.newaxis], squares
+        return tf.expand_dims(squares, 0), squares
     if isinstance(use, EmbeddingUse):
-        values = use.values(dtype) * scale
+        values = use.values(dtype)
         ones = tf.ones_like(use.indices(), dtype)
         counts = tf.math.unsorted_segment_sum(ones, use.indices(), use.contraction_shape[0])
-        return counts[tf.newaxis], gram(values, plan.columns)
+        return tf.expand_dims(counts, 0), gram(values, plan.columns)
     if isinstance(use, DenseUse):
         rows, columns = use.rows.matrix(dtype), use.columns.matrix(dtype)
         if use.transposed:
-            return gram(rows * scale, plan.rows), gram(columns, plan.columns)
-        return gram(rows, plan.rows, has_bias), gram(columns * scale, plan.columns)
+            return gram(rows, plan.rows), gram(columns, plan.columns)
+        return gram(rows, plan.rows, has_bias), gram(columns, plan.columns)
     assert isinstance(use, ConvolutionUse)
-    rows = _patch_moments(plan, use, has_bias, dtype)
-    columns = _filter_moments(plan, use, dtype)
-    square = tf.square(scale)
-    return (rows * square, columns) if use.transposed else (rows, columns * square)
+    return _patch_moments(plan, use, has_bias, dtype), _filter_moments(plan, use, dtype)
 
 
 def gram(matrix: tf.Tensor, side: Side, append_one: bool = False) -> tf.Tensor:
@@ -105,8 +114,8 @@ def gram(matrix: tf.Tensor, side: Side, append_one: bool = False) -> tf.Tensor:
     if side.structure == DIAGONAL:
         squares = tf.reduce_sum(tf.square(matrix), axis=0)
         if append_one:
-            squares = tf.concat([squares, _row_count(matrix)[tf.newaxis]], 0)
-        return squares[tf.newaxis]
+            squares = tf.concat([squares, tf.reshape(_row_count(matrix), [1])], 0)
+        return tf.expand_dims(squares, 0)
     if side.structure == BLOCKS:
         if append_one:
             matrix = tf.pad(matrix, [(0, 0), (0, 1)], constant_values=1)
@@ -114,10 +123,11 @@ def gram(matrix: tf.Tensor, side: Side, append_one: bool = False) -> tf.Tensor:
         blocks = tf.reshape(
             tf.pad(matrix, [(0, 0), (0, padding)]), [-1, side.blocks, side.block_size]
         )
-        return tf.einsum("mbi,mbj->bij", blocks, blocks)[tf.newaxis]
-    moment = tf.matmul(matrix, matrix, transpose_a=True)[tf.newaxis]
+        return tf.expand_dims(tf.einsum("mbi,mbj->bij", blocks, blocks), 0)
+    moment = tf.expand_dims(tf.matmul(matrix, matrix, transpose_a=True), 0)
     if append_one:
-        moment = _with_bias(moment, tf.reduce_sum(matrix, axis=0)[tf.newaxis], _row_count(matrix))
+        sums = tf.reduce_sum(matrix, axis=0, keepdims=True)
+        moment = _with_bias(moment, sums, _row_count(matrix))
     return moment
 
 
@@ -127,8 +137,8 @@ def _row_count(matrix: tf.Tensor) -> tf.Tensor:
 
 def _with_bias(moment: tf.Tensor, sums: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """[groups, n, n] to [groups, n + 1, n + 1], the last coordinate being constantly 1."""
-    column = sums[..., tf.newaxis]
-    count = tf.fill([tf.shape(moment)[0], 1, 1], count)
+    column = tf.expand_dims(sums, 2)
+    count = tf.fill([moment.shape[0], 1, 1], count)
     bottom = tf.concat([tf.linalg.matrix_transpose(column), count], axis=2)
     return tf.concat([tf.concat([moment, column], axis=2), bottom], axis=1)
 

@@ -60,11 +60,11 @@ def precondition(
     """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
     result = pad(matrix, plan.rows, plan.columns)
     if plan.rows.structure == DIAGONAL:
-        result *= row_inverse[:, :, tf.newaxis]
+        result *= tf.expand_dims(row_inverse, 2)
     else:
         result = multiply_rows(row_inverse, result, plan.rows, adjoint=False)
     if plan.columns.structure == DIAGONAL:
-        result *= column_inverse[:, tf.newaxis, :]
+        result *= tf.expand_dims(column_inverse, 1)
     elif plan.columns.structure != IDENTITY:
         result = multiply_columns(result, column_inverse, plan.columns, adjoint=False)
     return crop(result, plan.rows, plan.columns)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfkfac import communication, plan, report
 from tfkfac import gradient_graph as graph
 from tfkfac.planning import Discovery, Layout, Weight, discover
-from tfkfac.preconditioner import Preconditioner
+from tfkfac.preconditioner import LayerState, Preconditioner
 from tfkfac.schedules import Schedulable, as_interval, is_schedule
 
 _PLAN_KEY = "kfac_plan"
@@ -188,6 +188,11 @@ class KFAC(keras.optimizers.Optimizer):
     def state_variables(self) -> dict[str, tf.Variable]:
         """Factors, bases and counters of all layers by name; empty before the first step."""
         return {} if self._preconditioner is None else self._preconditioner.state()
+
+    @property
+    def layers(self) -> list[LayerState]:
+        """State of each preconditioned layer; empty before the first step."""
+        return [] if self._preconditioner is None else list(self._preconditioner.layers.values())
 
     def build(self, variables):
         """Creates the inner optimizer's state for `variables`."""
@@ -427,7 +432,7 @@ class KFAC(keras.optimizers.Optimizer):
             store[str(i)] = variable.numpy()
         if self._preconditioner is None:
             return
-        plans = [state.plan for state in self._preconditioner.layers.values()]
+        plans = [state.plan for state in self.layers]
         store[_PLAN_KEY] = np.frombuffer(plan.to_json(plans).encode(), np.uint8)
         for name, variable in self.state_variables.items():
             store[f"kfac_{name}"] = variable.numpy()

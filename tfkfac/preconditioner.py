@@ -11,8 +11,10 @@ This module is independent of Keras: it sees TensorFlow tensors and keeps `tf.Va
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +26,9 @@ from tfkfac.plan import BLOCKS, DIAGONAL, LayerPlan, Side
 from tfkfac.structure import from_matrix, to_matrix
 from tfkfac.uses import Use
 
-# Rows of a layer's counter vector.
+T = TypeVar("T")
+
+# Entries of a layer's counter vector.
 FACTOR_UPDATES, NON_FINITE, UNUSED, FAILED_DECOMPOSITIONS = range(4)
 
 Layers = Sequence[tuple[LayerPlan, tuple[Use, ...]]]
@@ -81,11 +85,12 @@ class Preconditioner:
         self.method, self.factor_decay, self.debias = method, factor_decay, debias
         self.kl_clip, self.dtype, self.communication = kl_clip, dtype, communication
         self.layers: dict[int, LayerState] = {}
-        with tf.init_scope():
-            self.last_kl_clip = tf.Variable(1.0, trainable=False, name="kl_clip")
-            self.non_finite_steps = tf.Variable(
-                0, trainable=False, dtype=tf.int64, name="non_finite_steps"
+        self.last_kl_clip, self.non_finite_steps = _outside_trace(
+            lambda: (
+                tf.Variable(1.0, trainable=False, name="kl_clip"),
+                tf.Variable(0, trainable=False, dtype=tf.int64, name="non_finite_steps"),
             )
+        )
 
     # --- plans ---
 
@@ -95,20 +100,19 @@ class Preconditioner:
         Raises:
             ValueError: A weight is used otherwise than in an earlier trace or in the checkpoint.
         """
+        new = [plan for plan in plans if plan.weight not in self.layers]
+        created = _outside_trace(lambda: [self._create(plan) for plan in new])
+        self.layers.update({state.plan.weight: state for state in created})
         for plan in plans:
-            state = self.layers.get(plan.weight)
-            if state is None:
-                with tf.init_scope():
-                    self.layers[plan.weight] = self._create(plan)
-            elif state.plan.signature() != plan.signature():
+            state = self.layers[plan.weight]
+            if state.plan.signature() != plan.signature():
                 raise ValueError(
                     f"KFAC: layer '{plan.name}' is not what the optimizer's state was made for: "
                     f"{state.plan.difference(plan)}. The training step was traced with another use "
                     "of it, or the state comes from another model; use a new KFAC for the changed "
                     "step."
                 )
-            else:
-                state.plan = plan
+            state.plan = plan
 
     def _create(self, plan: LayerPlan) -> LayerState:
         variables = {}
@@ -220,8 +224,8 @@ class Preconditioner:
         for name, value in results.items():
             variable = state.variables[name]
             variable.assign(tf.where(usable, value, variable))
-        failed = tf.cast(~usable, tf.int64)
-        state.counters.assign_add(tf.one_hot(FAILED_DECOMPOSITIONS, 4, dtype=tf.int64) * failed)
+        failed = tf.cast(~usable, tf.int64)  # FAILED_DECOMPOSITIONS is the last entry
+        state.counters.assign_add(tf.stack([0, 0, 0, failed]))
 
     def _identity_like(self, factor: tf.Tensor, side: Side) -> tf.Tensor:
         if side.structure == DIAGONAL:
@@ -287,6 +291,16 @@ class Preconditioner:
         scale = tf.where(tf.math.is_nan(change), change, scale)
         self.last_kl_clip.assign(tf.cast(scale, tf.float32))
         return scale
+
+
+def _outside_trace(create: Callable[[], T]) -> T:
+    """Creates variables while a training step is being traced, but not as part of it.
+
+    `tf.function` traces a step twice when the first trace creates variables, also under
+    `tf.init_scope`. It does not see those that another thread creates.
+    """
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(create).result()
 
 
 def _inside_blocks(side: Side, dtype: tf.DType) -> tf.Tensor:

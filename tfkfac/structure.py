@@ -19,9 +19,7 @@ def to_matrix(plan: LayerPlan, weight: tf.Tensor, bias: tf.Tensor | None) -> tf.
         else:
             weight = tf.transpose(weight, _inverse(step[1]))
     columns = plan.columns.size
-    if plan.kind == "depthwise convolution":
-        weight = tf.transpose(tf.reshape(weight, [-1, plan.groups, columns]), [1, 0, 2])
-    elif plan.groups > 1:
+    if plan.groups > 1:
         weight = tf.transpose(tf.reshape(weight, [-1, plan.groups, columns]), [1, 0, 2])
     else:
         weight = tf.reshape(weight, [1, -1, columns])
@@ -36,8 +34,8 @@ def from_matrix(
     """The inverse of `to_matrix`."""
     bias = None
     if plan.bias is not None:
-        bias = tf.reshape(matrix[:, -1, :], bias_shape)
-        matrix = matrix[:, :-1, :]
+        matrix, bias_row = tf.split(matrix, [plan.rows.size - 1, 1], axis=1)
+        bias = tf.reshape(bias_row, bias_shape)
     if plan.groups > 1:
         matrix = tf.transpose(matrix, [1, 0, 2])
     weight = tf.reshape(matrix, plan.contraction_shape)
@@ -61,7 +59,8 @@ def multiply_rows(basis: tf.Tensor, matrix: tf.Tensor, side: Side, adjoint: bool
     """
     if side.structure != BLOCKS:
         if matrix.shape[0] == 1:
-            return tf.matmul(basis[0], matrix[0], transpose_a=adjoint)[tf.newaxis]
+            product = tf.matmul(tf.squeeze(basis, 0), tf.squeeze(matrix, 0), transpose_a=adjoint)
+            return tf.expand_dims(product, 0)
         return tf.matmul(basis, matrix, transpose_a=adjoint)
     groups, _, columns = matrix.shape
     blocks = tf.reshape(matrix, [groups, side.blocks, side.block_size, columns])
@@ -73,7 +72,8 @@ def multiply_columns(matrix: tf.Tensor, basis: tf.Tensor, side: Side, adjoint: b
     """matrix · basis (or matrix · basisᵀ) for [groups, rows, columns]."""
     if side.structure != BLOCKS:
         if matrix.shape[0] == 1:
-            return tf.matmul(matrix[0], basis[0], transpose_b=adjoint)[tf.newaxis]
+            product = tf.matmul(tf.squeeze(matrix, 0), tf.squeeze(basis, 0), transpose_b=adjoint)
+            return tf.expand_dims(product, 0)
         return tf.matmul(matrix, basis, transpose_b=adjoint)
     flipped = tf.linalg.matrix_transpose(matrix)
     return tf.linalg.matrix_transpose(multiply_rows(basis, flipped, side, not adjoint))
@@ -89,4 +89,6 @@ def pad(matrix: tf.Tensor, rows: Side, columns: Side) -> tf.Tensor:
 
 def crop(matrix: tf.Tensor, rows: Side, columns: Side) -> tf.Tensor:
     """Undoes `pad`."""
+    if rows.padded_size == rows.size and columns.padded_size == columns.size:
+        return matrix
     return matrix[:, : rows.size, : columns.size]
