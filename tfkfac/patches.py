@@ -213,17 +213,17 @@ def _prefers_spectrum(axes: list[_Axis], batch: int, channels: int, groups: int)
         rest = math.prod(other.length for other in taps[i + 1 :])
         span = along.shifts[-1] - along.shifts[0]
         count = (along.length + span) // (1 if i else 2) + len(_left_out(along))
-        # Real input has half the columns; only the last axis tells left from right.
-        columns = along.length * (2 if i else 1) * (2 if i == len(taps) - 1 else 1)
+        columns = along.length * (2 if i else 1)  # real values only on the first axis
         transform += values * terms * 2 * count * columns * rest
         terms *= count
+    transform += 20 * values * terms
     width = channels // groups * math.prod(axis.stride for axis in axes)
     if width == 1:
         products = values * terms * 2
     else:
         products = groups * terms * (batch * 2 * width**2 * 3 + 50_000)
     blocks = math.prod(len(along.shifts) for along in taps) ** 2 * groups * width**2
-    return 1.5 * transform + products + 2 * blocks * terms < extraction
+    return 2 * transform + products + 2 * blocks * terms < extraction
 
 
 # Extraction: any geometry, static or not.
@@ -286,16 +286,16 @@ class _Products(NamedTuple):
 
     With ``W_p`` the entries that shift ``p`` reads,
 
-        Σ_{j in W_p} x_j x_{j+q-p}ᵀ  =  Σ_m weights[p q, m] · conj(left[m]·x) (right[m]·x)ᵀ.
+        Σ_{j in W_p} x_j x_{j+q-p}ᵀ  =  Σ_m weights[p q, m] · conj(y_m) y_{mirror[m]}ᵀ,
 
-    The terms m are the frequencies, where left and right are the same wave and the weight is
-    the inverse transform's (the autocorrelation at q - p over all entries), and the pairs of
-    entries (a, b) with a outside some ``W_p``, where left and right select them and the weight
-    is -1 where p leaves out a. The sum over several axes is the product of the axes' sums.
+    where ``y = transform · x``. The terms m are the frequencies, which are their own mirrors and
+    have the inverse transform's weights (the autocorrelation at q - p over all entries), and the
+    pairs of entries (a, b), mirrored as (b, a), with the weight -1 where p leaves out a. The sum
+    over several axes has the products of the axes' terms.
     """
 
-    left: np.ndarray  # [M, length], complex
-    right: np.ndarray  # [M, length], complex
+    transform: np.ndarray  # [M, length], complex
+    mirror: list[int]
     weights: np.ndarray  # [shifts², M], complex
 
 
@@ -330,10 +330,12 @@ def _products(taps: _Taps, one_sided: bool) -> _Products:
     inverse = factor * np.exp(1j * np.outer(lags.reshape(-1), frequencies))
 
     left_out = _left_out(taps)
-    select = np.eye(taps.length)
+    pairs = list(left_out)
+    mirror = list(range(len(waves)))
+    mirror += [len(waves) + pairs.index((b, a)) for a, b in pairs]
     return _Products(
-        left=np.concatenate([waves, select[[a for a, _ in left_out]]]),
-        right=np.concatenate([waves, select[[b for _, b in left_out]]]),
+        transform=np.concatenate([waves, np.eye(taps.length)[[a for a, _ in pairs]]]),
+        mirror=mirror,
         weights=np.concatenate([inverse, *([w.reshape(-1, 1) for w in left_out.values()])], axis=1),
     )
 
@@ -351,30 +353,31 @@ def _left_out(taps: _Taps) -> dict[tuple[int, int], np.ndarray]:
 
 
 def _second_moment_by_spectrum(inputs: tf.Tensor, axes: list[_Axis], groups: int) -> tf.Tensor:
-    """Real arithmetic for ``Σ weights · conj(left·x) (right·x)ᵀ`` over all axes' terms.
+    """Real arithmetic for ``Σ weights · conj(y) y[mirror]ᵀ`` over all axes' terms.
 
-    For z = conj(left·x) (right·x)ᵀ the sum only needs T = Re z + Im z, one real product of twice
-    the length: up to the symmetry of the result, Σ w z = Σ (Re w - Im w) T. That holds because
-    each term's conjugate frequency and each pair's mirror image are terms, too, or counted by
-    ``one_sided``. So right carries a factor 1 - i and the weights a factor 1 + i, and
-    only real parts are kept.
+    Of z = conj(y) y[mirror]ᵀ only T = Re z + Im z is needed, one real product of twice the length:
+    up to the symmetry of the result, Σ w z = Σ (Re w - Im w) T, because each term's conjugate
+    frequency (but for ``one_sided``, which counts it) and each pair's mirror image are terms, too.
+    So the right factor is multiplied by 1 - i, the weights by 1 + i, and only real parts are kept.
     """
     taps = [_taps(axis) for axis in axes]
     terms = [_products(along, one_sided=i == 0) for i, along in enumerate(taps)]
     channels = inputs.shape[-1] // groups * math.prod(axis.stride for axis in axes)
     depthwise = channels == 1
-    phases = _phases(inputs, axes, taps, 1 if depthwise else groups)
+    batch = 1 if depthwise else groups
 
-    last = len(axes) - 1
-    left = _transform(phases, [term.left for term in terms])
-    right = _transform(
-        phases, [term.right * (1 - 1j if i == last else 1) for i, term in enumerate(terms)]
-    )
-    count = math.prod(len(term.left) for term in terms)
+    counts = [len(term.mirror) for term in terms]
+    count = math.prod(counts)
+    values = _phases(inputs, axes, taps, batch)
+    values = _transform(values, [term.transform for term in terms])
+    left = tf.reshape(values, [batch, count, 2, -1])
+    real, imaginary = tf.split(left, 2, axis=2)
+    right = tf.concat([real + imaginary, imaginary - real], axis=2)
+    mirror = np.ravel_multi_index(np.ix_(*(term.mirror for term in terms)), counts).reshape(-1)
+    if not np.array_equal(mirror, np.arange(count)):
+        right = tf.gather(right, mirror, axis=1)
     if depthwise:
-        left = tf.reshape(left, [count, -1, groups])
-        moments = tf.reduce_sum(left * tf.reshape(right, [count, -1, groups]), axis=1)
-        moments = moments[tf.newaxis]  # [1, terms, C]
+        moments = tf.reduce_sum(tf.reshape(left * right, [1, count, -1, groups]), axis=2)
     else:
         left = tf.reshape(left, [groups * count, -1, channels])
         right = tf.reshape(right, [groups * count, -1, channels])
