@@ -12,7 +12,7 @@ export KERAS_BACKEND := tensorflow
 .PHONY: help setup demo test lint format horovod clean distclean
 
 help:
-	@echo "make demo       train with K-FAC and with SGD, and compare"
+	@echo "make demo       train with SGD, K-FAC, and K-FAC on two ranks, and compare"
 	@echo "make test       lint, format check, types, tests"
 	@echo "make setup      only make or update .venv (demo and test do it by themselves)"
 	@echo "make horovod    build Horovod, again if it failed before"
