@@ -71,12 +71,14 @@ def skip_shapes(tensor: tf.Tensor) -> tf.Tensor:
         if not is_symbolic(tensor):
             return tensor
         op = tensor.op
-        if is_reshaping(op) or (op.type == "Transpose" and is_identity_permutation(op)):
-            tensor = op.inputs[0]
-        elif op.type == "Sum" and is_reshape_of_broadcast(op):
-            tensor = op.inputs[0]
-        else:
+        keeps_order = (
+            is_reshaping(op)
+            or (op.type == "Transpose" and is_identity_permutation(op))
+            or (op.type == "Sum" and sums_nothing(op))
+        )
+        if not keeps_order:
             return tensor
+        tensor = op.inputs[0]
 
 
 def is_identity_permutation(op: tf.Operation) -> bool:
@@ -85,7 +87,7 @@ def is_identity_permutation(op: tf.Operation) -> bool:
     return permutation is not None and list(permutation) == list(range(len(permutation)))
 
 
-def is_reshape_of_broadcast(op: tf.Operation) -> bool:
+def sums_nothing(op: tf.Operation) -> bool:
     """Whether a `Sum` reduces nothing because gradient and operand had the same static shape.
 
     The gradient of a broadcasting operation is summed over `BroadcastGradientArgs`; the `Reshape`

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfac import communication, plan, report
-from tfkfac import gradient_graph as graph
 from tfkfac.planning import Discovery, Layout, Weight, discover
 from tfkfac.preconditioner import LayerState, Preconditioner
 from tfkfac.schedules import Schedulable, as_interval, is_schedule
@@ -54,8 +53,8 @@ class KFAC(keras.optimizers.Optimizer):
         max_factor_size: Largest order of a dense factor; a larger one becomes `oversized`. None for
             no bound.
         oversized: `"diagonal"` or `"block-diagonal"`.
-        elementwise: `"diagonal"` (the exact diagonal of the empirical Fisher) or `"plain"` (SC20: no
-            preconditioning) for scale-and-shift parameters and biases that stand alone.
+        elementwise: `"diagonal"` (the exact diagonal of the empirical Fisher) or `"plain"` (SC20:
+            no preconditioning) for scale-and-shift parameters and biases that stand alone.
         factor_dtype: Precision of factors and decompositions; None for float32, or float64 where a
             variable has it.
         weight_decay: Decoupled: each update also subtracts `learning_rate * weight_decay * weight`.
@@ -333,8 +332,8 @@ class KFAC(keras.optimizers.Optimizer):
         preconditioner = self._preconditioner
         decay = preconditioner.factor_decay
         dtype = preconditioner.dtype
-        keep = tf.where(tf.equal(micro_step, 0), tf.cast(decay, dtype), tf.ones([], dtype))
-        share = tf.cast((1.0 - decay) / steps, dtype)
+        keep = tf.where(tf.equal(micro_step, 0), tf.constant(decay, dtype), tf.ones([], dtype))
+        share = tf.constant((1.0 - decay) / steps, dtype)
         _when(
             self._is_due(self.factor_interval),
             lambda: preconditioner.update_factors(

@@ -58,8 +58,8 @@ def discover(gradients: Sequence, weights: Sequence[Weight], layout: Layout) -> 
     """Matches every gradient and pairs biases with weights.
 
     A bias belongs to the weight whose output gradient its own gradient sums up. Where a shift of
-    another layer sums up the same tensor (a normalisation that feeds the same addition), the layer's
-    own bias comes first.
+    another layer sums up the same tensor (a normalisation that feeds the same addition), the
+    layer's own bias comes first.
     """
     matches = [
         match_gradient(gradient, weight.shape)
@@ -86,10 +86,10 @@ def _pair_biases(gradients, weights: Sequence[Weight], matches: Sequence[Match])
     by_output: dict[frozenset, list[Weight]] = {}
     for weight, match in zip(weights, matches, strict=True):
         uses = match.uses
-        if uses and uses[0].kind not in ("elementwise", "embedding"):
-            if not any(use.transposed for use in uses):
-                keys = frozenset(use.output_gradient_key for use in uses)
-                by_output.setdefault(keys, []).append(weight)
+        has_rows_of_input = not any(use.transposed for use in uses)
+        if uses and uses[0].kind not in ("elementwise", "embedding") and has_rows_of_input:
+            keys = frozenset(use.output_gradient_key for use in uses)
+            by_output.setdefault(keys, []).append(weight)
     outputs = {weight.index: match for weight, match in zip(weights, matches, strict=True)}
     pairs: dict[int, Weight] = {}
     candidates = [

@@ -1,9 +1,10 @@
 """Layer inputs and output gradients, read off the graph of a weight's gradient.
 
-The gradient of a kernel is the contraction of exactly the two tensors that K-FAC needs: the layer's
-input and the gradient of its output. In graph mode that contraction is an operation whose operands
-can be looked up; no hook, wrapped layer or registration is needed. Each pattern below knows one such
-operation. A match can be proved: `Use.contract` forms the gradient from the two tensors again.
+The gradient of a kernel is the contraction of exactly the two tensors that K-FAC needs: the
+layer's input and the gradient of its output. In graph mode that contraction is an operation whose
+operands can be looked up; no hook, wrapped layer or registration is needed. Each pattern below
+knows one such operation. A match can be proved: `Use.contract` forms the gradient from the two
+tensors again.
 
 =================================================  ==========================  =====================
 the gradient's producer                            layer                       kind

@@ -160,7 +160,9 @@ class ConvolutionUse(Use):
         padded = tf.pad(image, paddings)
         reach = [
             (size - 1) * dilation
-            for size, dilation in zip(self.geometry.kernel_size, self.geometry.dilations)
+            for size, dilation in zip(
+                self.geometry.kernel_size, self.geometry.dilations, strict=True
+            )
         ]
         needed = outputs + tf.constant(reach, tf.int32)
         cropped = tf.slice(padded, [0] * (rank + 2), tf.concat([[-1], needed, [-1]], axis=0))
@@ -214,10 +216,10 @@ class ConvolutionUse(Use):
         padding = arguments["padding"]
         if not isinstance(padding, str):
             image, padding = tf.pad(image, [(0, 0), *padding, (0, 0)]), "VALID"
-        parts = zip(tf.split(image, arguments["groups"], -1), self._kernel_parts(kernel))
+        images = tf.split(image, arguments["groups"], -1)
         outputs = [
             tf.nn.convolution(x, k, arguments["strides"], padding, dilations=arguments["dilations"])
-            for x, k in parts
+            for x, k in zip(images, self._kernel_parts(kernel), strict=True)
         ]
         return tf.concat(outputs, -1)
 
