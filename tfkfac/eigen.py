@@ -56,7 +56,9 @@ def precondition(
     return crop(_rotate(rotated, plan, rows, columns, into=False), plan.rows, plan.columns)
 
 
-def _rotate(matrix, plan: LayerPlan, rows: Basis, columns: Basis, into: bool) -> tf.Tensor:
+def _rotate(
+    matrix: tf.Tensor, plan: LayerPlan, rows: Basis, columns: Basis, into: bool
+) -> tf.Tensor:
     if rows.vectors is not None:
         matrix = multiply_rows(rows.vectors, matrix, plan.rows, adjoint=into)
     if columns.vectors is not None:

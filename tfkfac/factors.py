@@ -74,7 +74,7 @@ def trace(factor: tf.Tensor, side: Side) -> tf.Tensor:
     return tf.reduce_sum(tf.linalg.trace(factor))
 
 
-def _sums(plan: LayerPlan, use: Use, dtype) -> tuple[tf.Tensor, tf.Tensor]:
+def _sums(plan: LayerPlan, use: Use, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
     """Unnormalised second moments of one use's rows and columns.
 
     They are quadratic in the output gradient, and so in the scale on it.
@@ -87,7 +87,7 @@ def _sums(plan: LayerPlan, use: Use, dtype) -> tuple[tf.Tensor, tf.Tensor]:
     return (rows * square, columns) if of_rows else (rows, columns * square)
 
 
-def _unscaled_sums(plan: LayerPlan, use: Use, dtype) -> tuple[tf.Tensor, tf.Tensor]:
+def _unscaled_sums(plan: LayerPlan, use: Use, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
     has_bias = plan.bias is not None
     if isinstance(use, ElementwiseUse):
         squares = tf.reduce_sum(tf.square(use.per_example(dtype)), axis=0)
@@ -143,7 +143,9 @@ def _with_bias(moment: tf.Tensor, sums: tf.Tensor, count: tf.Tensor) -> tf.Tenso
     return tf.concat([tf.concat([moment, column], axis=2), bottom], axis=1)
 
 
-def _patch_moments(plan: LayerPlan, use: ConvolutionUse, has_bias: bool, dtype) -> tf.Tensor:
+def _patch_moments(
+    plan: LayerPlan, use: ConvolutionUse, has_bias: bool, dtype: tf.DType
+) -> tf.Tensor:
     image, count = use.image(dtype), use.positions(dtype)
     if plan.rows.structure == DIAGONAL:
         squares = use.patch_sum(tf.square(image))
@@ -167,7 +169,7 @@ def diagonal_blocks(factor: tf.Tensor, side: Side) -> tf.Tensor:
     return tf.stack(blocks, axis=1)
 
 
-def _filter_moments(plan: LayerPlan, use: ConvolutionUse, dtype) -> tf.Tensor:
+def _filter_moments(plan: LayerPlan, use: ConvolutionUse, dtype: tf.DType) -> tf.Tensor:
     filters = use.filters(dtype)
     matrix = tf.reshape(filters, [-1, filters.shape[-1]])
     if plan.groups == 1:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypedDict
 
 import tensorflow as tf
 
 from tfkfac import gradient_graph as graph
 from tfkfac.patches import patch_second_moment, patch_sum
+
+Multipliers = tuple[Callable[[], tf.Tensor], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +63,19 @@ class Use:
     """One use of a weight in the training step.
 
     Attributes:
+        kind: The kind of layer that uses a weight so, see `LayerPlan`.
+        contraction_shape: Shape of the contraction's result.
         transposed: Whether the rows of the gradient matrix belong to the output gradient.
         multipliers: Scalars (loss scales) by which the contraction is multiplied to give the
             gradient; they belong to the output gradient.
         output_gradient_key: Identity of the output gradient, shared with the layer's bias.
     """
 
+    kind: ClassVar[str]
     transposed = False
 
-    def __init__(self, multipliers: tuple[Callable[[], tf.Tensor], ...]):
+    def __init__(self, contraction_shape: Sequence[int], multipliers: Multipliers):
+        self.contraction_shape = tuple(contraction_shape)
         self.multipliers = multipliers
 
     def scale(self, dtype: tf.DType) -> tf.Tensor:
@@ -100,33 +107,39 @@ class DenseUse(Use):
 
     kind = "dense"
 
-    def __init__(self, rows: Operand, columns: Operand, multipliers=()):
-        super().__init__(multipliers)
+    def __init__(self, rows: Operand, columns: Operand, multipliers: Multipliers = ()):
+        super().__init__((rows.size, columns.size), multipliers)
         self.rows, self.columns = rows, columns
         self.transposed = graph.created_later(rows.source, columns.source)
 
     @property
-    def contraction_shape(self) -> tuple[int, ...]:
-        return (self.rows.size, self.columns.size)
-
-    @property
-    def output_gradient_key(self):
+    def output_gradient_key(self) -> tuple[int, str]:
         operand = self.rows if self.transposed else self.columns
         return graph.key(operand.source)
 
     def input_operand(self) -> Operand:
         return self.columns if self.transposed else self.rows
 
-    def examples(self, dtype):
+    def examples(self, dtype: tf.DType) -> tf.Tensor:
         return tf.cast(self.input_operand().examples(), dtype)
 
-    def positions(self, dtype):
+    def positions(self, dtype: tf.DType) -> tf.Tensor:
         operand = self.input_operand()
         return tf.cast(tf.size(operand.tensor) // operand.size, dtype)
 
-    def contract(self, dtype):
+    def contract(self, dtype: tf.DType) -> tf.Tensor:
         product = tf.matmul(self.rows.matrix(dtype), self.columns.matrix(dtype), transpose_a=True)
         return product * self.scale(dtype)
+
+
+class PatchArguments(TypedDict):
+    """What the functions of `patches` need to know of a convolution."""
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    groups: int
 
 
 class ConvolutionUse(Use):
@@ -138,18 +151,25 @@ class ConvolutionUse(Use):
 
     kind = "convolution"
 
-    def __init__(self, image, filters, geometry: Geometry, contraction_shape, multipliers=()):
-        super().__init__(multipliers)
+    def __init__(
+        self,
+        image: tf.Tensor,
+        filters: tf.Tensor,
+        geometry: Geometry,
+        contraction_shape: Sequence[int],
+        multipliers: Multipliers = (),
+    ):
+        super().__init__(contraction_shape, multipliers)
         self.image_tensor, self.filters_tensor = image, filters
-        self.geometry, self.contraction_shape = geometry, tuple(contraction_shape)
+        self.geometry = geometry
         self.transposed = graph.created_later(graph.skip_shapes(image), graph.skip_shapes(filters))
 
     @property
-    def output_gradient_key(self):
+    def output_gradient_key(self) -> tuple[int, str]:
         tensor = self.image_tensor if self.transposed else self.filters_tensor
         return graph.key(graph.skip_shapes(tensor))
 
-    def image(self, dtype) -> tf.Tensor:
+    def image(self, dtype: tf.DType) -> tf.Tensor:
         """What the kernel slides over, [N, *spatial, channels]."""
         image = _channels_last(tf.cast(self.image_tensor, dtype), self.geometry)
         if self.geometry.space_to_batch is None:
@@ -168,11 +188,11 @@ class ConvolutionUse(Use):
         cropped = tf.slice(padded, [0] * (rank + 2), tf.concat([[-1], needed, [-1]], axis=0))
         return tf.ensure_shape(cropped, [None] * (rank + 1) + [image.shape[-1]])
 
-    def filters(self, dtype) -> tf.Tensor:
+    def filters(self, dtype: tf.DType) -> tf.Tensor:
         """The other operand, [N, *output spatial, filters]."""
         return _channels_last(tf.cast(self.filters_tensor, dtype), self.geometry)
 
-    def patch_arguments(self) -> dict:
+    def patch_arguments(self) -> PatchArguments:
         geometry = self.geometry
         return {
             "kernel_size": geometry.kernel_size,
@@ -190,16 +210,16 @@ class ConvolutionUse(Use):
         """Sum of the patches of `image`, [groups, rows]."""
         return patch_sum(image, **self.patch_arguments())
 
-    def examples(self, dtype):
+    def examples(self, dtype: tf.DType) -> tf.Tensor:
         source = self.filters_tensor if self.transposed else self.image_tensor
         return tf.cast(tf.shape(graph.skip_shapes(source))[0], dtype)
 
-    def positions(self, dtype):
+    def positions(self, dtype: tf.DType) -> tf.Tensor:
         shape = tf.shape(self.filters_tensor)
         channels = shape[1] if self.geometry.channels_first else shape[-1]
         return tf.cast(tf.size(self.filters_tensor) // channels, dtype)
 
-    def contract(self, dtype):
+    def contract(self, dtype: tf.DType) -> tf.Tensor:
         image, filters = self.image(dtype), self.filters(dtype)
         arguments = self.patch_arguments()
         kernel_shape = (*self.geometry.kernel_size, *self.contraction_shape[-2:])
@@ -212,7 +232,9 @@ class ConvolutionUse(Use):
         result = tape.gradient(value, kernel) * self.scale(dtype)
         return tf.reshape(result, self.contraction_shape)
 
-    def _convolve(self, image, kernel, arguments):
+    def _convolve(
+        self, image: tf.Tensor, kernel: tf.Tensor, arguments: PatchArguments
+    ) -> tf.Tensor:
         padding = arguments["padding"]
         if not isinstance(padding, str):
             image, padding = tf.pad(image, [(0, 0), *padding, (0, 0)]), "VALID"
@@ -223,7 +245,7 @@ class ConvolutionUse(Use):
         ]
         return tf.concat(outputs, -1)
 
-    def _kernel_parts(self, kernel):
+    def _kernel_parts(self, kernel: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(kernel, self.geometry.groups, -1)
 
 
@@ -232,7 +254,7 @@ class DepthwiseUse(ConvolutionUse):
 
     kind = "depthwise convolution"
 
-    def _kernel_parts(self, kernel):
+    def _kernel_parts(self, kernel: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(kernel, self.geometry.groups, -2)
 
 
@@ -241,28 +263,33 @@ class EmbeddingUse(Use):
 
     kind = "embedding"
 
-    def __init__(self, indices, values, contraction_shape, multipliers=()):
-        super().__init__(multipliers)
+    def __init__(
+        self,
+        indices: tf.Tensor,
+        values: tf.Tensor,
+        contraction_shape: Sequence[int],
+        multipliers: Multipliers = (),
+    ):
+        super().__init__(contraction_shape, multipliers)
         self.indices_tensor, self.values_tensor = indices, values
-        self.contraction_shape = tuple(contraction_shape)
 
     @property
-    def output_gradient_key(self):
+    def output_gradient_key(self) -> tuple[int, str]:
         return graph.key(graph.skip_shapes(self.values_tensor))
 
     def indices(self) -> tf.Tensor:
         return tf.reshape(self.indices_tensor, [-1])
 
-    def values(self, dtype) -> tf.Tensor:
+    def values(self, dtype: tf.DType) -> tf.Tensor:
         return tf.reshape(tf.cast(self.values_tensor, dtype), [-1, self.contraction_shape[1]])
 
-    def examples(self, dtype):
+    def examples(self, dtype: tf.DType) -> tf.Tensor:
         return tf.cast(tf.shape(graph.skip_shapes(self.indices_tensor))[0], dtype)
 
-    def positions(self, dtype):
+    def positions(self, dtype: tf.DType) -> tf.Tensor:
         return tf.cast(tf.size(self.indices_tensor), dtype)
 
-    def contract(self, dtype):
+    def contract(self, dtype: tf.DType) -> tf.Tensor:
         values, rows = self.values(dtype), self.contraction_shape[0]
         return tf.math.unsorted_segment_sum(values, self.indices(), rows) * self.scale(dtype)
 
@@ -272,27 +299,32 @@ class ElementwiseUse(Use):
 
     kind = "elementwise"
 
-    def __init__(self, per_example: Callable[[], tf.Tensor], shape, output_gradient=None):
-        super().__init__(())
-        self.per_example_tensor, self.contraction_shape = per_example, tuple(shape)
+    def __init__(
+        self,
+        per_example: Callable[[], tf.Tensor],
+        shape: Sequence[int],
+        output_gradient: tuple[int, str] | None = None,
+    ):
+        super().__init__(shape, ())
+        self.per_example_tensor = per_example
         self._output_gradient = output_gradient
 
     @property
-    def output_gradient_key(self):
+    def output_gradient_key(self) -> tuple[int, str] | None:
         return self._output_gradient
 
-    def per_example(self, dtype) -> tf.Tensor:
+    def per_example(self, dtype: tf.DType) -> tf.Tensor:
         """Each example's gradient, [N, size]."""
         size = math.prod(self.contraction_shape)
         return tf.reshape(tf.cast(self.per_example_tensor(), dtype), [-1, size])
 
-    def examples(self, dtype):
+    def examples(self, dtype: tf.DType) -> tf.Tensor:
         return tf.cast(tf.shape(self.per_example(dtype))[0], dtype)
 
-    def positions(self, dtype):
+    def positions(self, dtype: tf.DType) -> tf.Tensor:
         return self.examples(dtype)
 
-    def contract(self, dtype):
+    def contract(self, dtype: tf.DType) -> tf.Tensor:
         return tf.reshape(tf.reduce_sum(self.per_example(dtype), axis=0), self.contraction_shape)
 
 
