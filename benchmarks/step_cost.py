@@ -99,9 +99,12 @@ def amortised(times: dict[str, float], factor_interval: int, eigen_interval: int
     return times["plain"] + factor + decomposition
 
 
-def summarise(network: str, batch: int, times: dict[str, np.ndarray]) -> dict[str, str | float]:
+Row = dict[str, str | float | None]
+
+
+def summarise(network: str, batch: int, times: dict[str, np.ndarray]) -> Row:
     """One row of the table: milliseconds of SGD, everything else relative to it."""
-    row: dict[str, str | float] = {"network": network, "batch": batch, "threads": os.cpu_count()}
+    row: Row = {"network": network, "batch": batch, "threads": os.cpu_count()}
     for label, reduce in (("", np.median), ("min ", np.min)):
         value = {name: float(reduce(values)) for name, values in times.items()}
         sgd = value["sgd"]

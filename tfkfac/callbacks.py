@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfkfac.optimizer import KFAC
 from tfkfac.report import spectrum
+from tfkfac.schedules import is_schedule
 
 
 def find_kfac(optimizer: Any) -> KFAC | None:
@@ -55,7 +56,13 @@ class KFACParameterScheduler(keras.callbacks.Callback):
         """Sets the values of this epoch."""
         optimizer = _require_kfac(self)
         for option, multiplier in self._multipliers.items():
-            setattr(optimizer, option, optimizer.base_values[option] * multiplier(epoch))
+            base = optimizer.base_values[option]
+            if is_schedule(base):
+                raise TypeError(
+                    f"KFACParameterScheduler: {option} follows the schedule given to KFAC's "
+                    "constructor and cannot be multiplied"
+                )
+            setattr(optimizer, option, base * multiplier(epoch))
 
 
 class KFACTensorBoard(keras.callbacks.Callback):

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 
 from tfkfac.plan import DIAGONAL, IDENTITY, LayerPlan, Side, bounded_side
-from tfkfac.statistics import Match, match_gradient, reduced_keys
-from tfkfac.uses import Use
+from tfkfac.statistics import Gradient, Match, match_gradient, reduced_keys
+from tfkfac.uses import ConvolutionUse, DepthwiseUse, Use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Discovery:
     plain: dict[int, str]
 
 
-def discover(gradients: Sequence, weights: Sequence[Weight], layout: Layout) -> Discovery:
+def discover(gradients: Sequence[Gradient], weights: Sequence[Weight], layout: Layout) -> Discovery:
     """Matches every gradient and pairs biases with weights.
 
     A bias belongs to the weight whose output gradient its own gradient sums up. Where a shift of
@@ -81,7 +81,9 @@ def discover(gradients: Sequence, weights: Sequence[Weight], layout: Layout) -> 
     return Discovery(layers, plain)
 
 
-def _pair_biases(gradients, weights: Sequence[Weight], matches: Sequence[Match]) -> dict:
+def _pair_biases(
+    gradients: Sequence[Gradient], weights: Sequence[Weight], matches: Sequence[Match]
+) -> dict[int, Weight]:
     """Bias by index of its weight."""
     by_output: dict[frozenset, list[Weight]] = {}
     for weight, match in zip(weights, matches, strict=True):
@@ -132,12 +134,12 @@ def _plan(weight: Weight, match: Match, bias: Weight | None, layout: Layout) -> 
         columns = bounded_side(shape[1], layout.max_factor_size, layout.oversized)
     else:
         row_size, column_size = math.prod(shape[:-1]), shape[-1]
-        if kind == "convolution":
+        if isinstance(uses[0], ConvolutionUse):
             groups = uses[0].geometry.groups
-            column_size //= groups
-        elif kind == "depthwise convolution":
-            groups = uses[0].geometry.groups
-            row_size //= groups
+            if isinstance(uses[0], DepthwiseUse):
+                row_size //= groups
+            else:
+                column_size //= groups
         rows = bounded_side(row_size + (bias is not None), layout.max_factor_size, layout.oversized)
         columns = bounded_side(column_size, layout.max_factor_size, layout.oversized)
     orientations = {use.transposed for use in uses}

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfkfac import eigen, inverse
 from tfkfac.communication import Communication
-from tfkfac.factors import combine, second_moments, trace
+from tfkfac.factors import Moments, combine, second_moments, trace
 from tfkfac.plan import BLOCKS, DIAGONAL, LayerPlan, Side
 from tfkfac.structure import from_matrix, to_matrix
 from tfkfac.uses import Use
@@ -172,9 +172,11 @@ class Preconditioner:
             ]
             self._accumulate(self.layers[plan.weight], pairs, decay, share)
 
-    def _accumulate(self, state: LayerState, pairs, decay, share) -> None:
+    def _accumulate(
+        self, state: LayerState, moments: Moments, decay: tf.Tensor, share: tf.Tensor
+    ) -> None:
         plan = state.plan
-        rows, columns = combine(pairs, plan.rows, plan.columns)
+        rows, columns = combine(moments, plan.rows, plan.columns)
         new = {"rows": rows, "columns": columns}
         finite = tf.reduce_all([_all_finite(t) for t in (rows, columns) if t is not None])
         used = (trace(rows, plan.rows) if columns is None else trace(columns, plan.columns)) > 0
@@ -261,11 +263,13 @@ class Preconditioner:
             bias_shape = None if bias is None else tuple(bias.shape)
             new_weight, new_bias = from_matrix(plan, direction * scale, bias_shape)
             preconditioned[plan.weight] = tf.cast(new_weight, weight.dtype)
-            if plan.bias is not None and new_bias is not None:
+            if plan.bias is not None and bias is not None:
                 preconditioned[plan.bias] = tf.cast(new_bias, bias.dtype)
         return preconditioned
 
-    def _precondition_matrix(self, matrix, plan: LayerPlan, damping) -> tf.Tensor:
+    def _precondition_matrix(
+        self, matrix: tf.Tensor, plan: LayerPlan, damping: tf.Tensor
+    ) -> tf.Tensor:
         variables = self.layers[plan.weight].variables
         if self.method == "inverse":
             return inverse.precondition(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -55,7 +58,7 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
 Schedulable = float | int | Callable[[Any], Any]
 
 
-def is_schedule(value: Any) -> bool:
+def is_schedule(value: Any) -> TypeIs[Callable[[Any], Any]]:
     """Whether `value` is a schedule (called with the step) rather than a number."""
     return callable(value) and not isinstance(value, (int, float))
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -37,9 +38,15 @@ from tfkfac.uses import (
     ElementwiseUse,
     EmbeddingUse,
     Geometry,
+    Multipliers,
     Operand,
     Use,
 )
+
+# What differentiation gives for a variable.
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
+# A reshape or transposition, see `LayerPlan.steps`.
+Step = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +60,11 @@ class Match:
     """
 
     uses: tuple[Use, ...] = ()
-    steps: tuple[tuple, ...] = ()
+    steps: tuple[Step, ...] = ()
     reason: str = ""
 
 
-def match_gradient(gradient, shape: tuple[int, ...]) -> Match:
+def match_gradient(gradient: Gradient, shape: tuple[int, ...]) -> Match:
     """Finds the uses of a variable of static `shape` from its symbolic `gradient`."""
     if gradient is None:
         return Match(reason="no gradient: not used by the loss")
@@ -65,8 +72,8 @@ def match_gradient(gradient, shape: tuple[int, ...]) -> Match:
         return Match(reason="its gradient is a constant of the training step")
     if isinstance(gradient, tf.IndexedSlices):
         return _match_slices(gradient.values, gradient.indices, shape, ())
-    found = [_match_term(term, shape) for term in _leaves(gradient)]
-    found = [match for match in found if match is not None]
+    matches = [_match_term(term, shape) for term in _leaves(gradient)]
+    found = [match for match in matches if match is not None]
     reasons = [match.reason for match in found if match.reason]
     if found and not reasons:
         combined = _combine(found)
@@ -96,8 +103,8 @@ class _Leaf:
     """A summand of the gradient after looking through reshapes, transpositions and scales."""
 
     tensor: tf.Tensor
-    steps: tuple[tuple, ...] = ()
-    multipliers: tuple[Callable[[], tf.Tensor], ...] = ()
+    steps: tuple[Step, ...] = ()
+    multipliers: Multipliers = ()
 
 
 def _leaves(gradient: tf.Tensor) -> list[_Leaf]:
@@ -119,8 +126,8 @@ def _peel(leaf: _Leaf) -> list[_Leaf]:
     if op.type == "Transpose":
         permutation = graph.static_value(op.inputs[1])
         if permutation is not None:
-            step = ("transpose", tuple(int(axis) for axis in permutation))
-            return _peel(_Leaf(op.inputs[0], (step, *leaf.steps), leaf.multipliers))
+            transposition = ("transpose", tuple(int(axis) for axis in permutation))
+            return _peel(_Leaf(op.inputs[0], (transposition, *leaf.steps), leaf.multipliers))
     if op.type in ("Mul", "RealDiv"):
         scaled = _scalar_multiple(op)
         if scaled is not None:
@@ -144,7 +151,7 @@ def _static(shape: tf.TensorShape) -> tuple[int, ...] | None:
     return tuple(shape.as_list()) if shape.is_fully_defined() else None
 
 
-def _scalar_multiple(op: tf.Operation):
+def _scalar_multiple(op: tf.Operation) -> tuple[tf.Tensor, Callable[[], tf.Tensor]] | None:
     """(tensor, multiplier) of a product or quotient with a scalar, else None."""
     first, second = op.inputs
     if second.shape.rank == 0 and first.shape.rank != 0:
@@ -164,9 +171,7 @@ def _match_term(leaf: _Leaf, shape: tuple[int, ...]) -> Match | None:
     pattern = _PATTERNS.get(tensor.op.type)
     result = pattern(tensor, leaf) if pattern is not None else None
     if isinstance(result, Use):
-        result = (result,)
-    if isinstance(result, tuple):
-        result = Match(result, leaf.steps)
+        result = Match((result,), leaf.steps)
     if isinstance(result, Match):
         return _place(result, _static(tensor.shape), shape)
     if not graph.depends_on_data(tensor):
@@ -176,7 +181,7 @@ def _match_term(leaf: _Leaf, shape: tuple[int, ...]) -> Match | None:
     return Match(reason=_OPAQUE.get(tensor.op.type, f"no pattern for {tensor.op.type}"))
 
 
-def _place(match: Match, result_shape, shape: tuple[int, ...]) -> Match:
+def _place(match: Match, result_shape: tuple[int, ...] | None, shape: tuple[int, ...]) -> Match:
     """Ties the uses behind a summand of `result_shape` to the variable's shape by static steps."""
     uses, steps = match.uses, match.steps
     contraction_shape = uses[0].contraction_shape
@@ -192,14 +197,15 @@ def _place(match: Match, result_shape, shape: tuple[int, ...]) -> Match:
     if math.prod(contraction_shape) != math.prod(shape):
         return Match(reason="only part of it is used")
     steps = _without_no_ops(steps)
-    if steps and steps[0] == ("transpose", (1, 0)) and all(use.kind == "dense" for use in uses):
+    dense = [use for use in uses if isinstance(use, DenseUse)]
+    if steps and steps[0] == ("transpose", (1, 0)) and len(dense) == len(uses):
         # A product with the transposed weight: exchange the operands instead.
-        uses = tuple(DenseUse(use.columns, use.rows, use.multipliers) for use in uses)
+        uses = tuple(DenseUse(use.columns, use.rows, use.multipliers) for use in dense)
         steps = steps[1:]
     return Match(uses, steps)
 
 
-def _without_no_ops(steps: tuple[tuple, ...]) -> tuple[tuple, ...]:
+def _without_no_ops(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return tuple(s for s in steps if not (s[0] == "reshape" and s[1] == s[2]))
 
 
@@ -213,10 +219,12 @@ _OPAQUE = {
 }
 
 
-# --- patterns: (tensor, leaf) -> a use, several uses, a reason (str), or None ---
+# --- patterns: (tensor, leaf) -> a use, uses with steps, a reason (str), or None ---
+
+Found = Use | Match | str | None
 
 
-def _matmul(tensor: tf.Tensor, leaf: _Leaf):
+def _matmul(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     op = tensor.op
     rows_tensor, columns_tensor = map(graph.outside, op.inputs)
     rows, columns = tensor.shape.as_list()
@@ -240,7 +248,7 @@ def _size_before_reshape(tensor: tf.Tensor) -> int | None:
     return graph.skip_shapes(tensor).shape[-1] if graph.skip_shapes(tensor).shape.rank else None
 
 
-def _sum_of_products(tensor: tf.Tensor, leaf: _Leaf):
+def _sum_of_products(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     """`Sum` over the batch axes of a `BatchMatMulV2`: EinsumDense, attention projections."""
     product = graph.skip_transparent(tensor.op.inputs[0])
     if not graph.is_symbolic(product) or product.op.type not in ("BatchMatMulV2", "BatchMatMul"):
@@ -258,7 +266,7 @@ def _sum_of_products(tensor: tf.Tensor, leaf: _Leaf):
     )
 
 
-def _einsum(tensor: tf.Tensor, leaf: _Leaf):
+def _einsum(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     """A two-operand einsum whose result is an outer product summed over the shared labels."""
     op = tensor.op
     equation = op.get_attr("equation")
@@ -297,11 +305,11 @@ def _einsum(tensor: tf.Tensor, leaf: _Leaf):
     return Match((use,), (*steps, *leaf.steps))
 
 
-def _convolution(tensor: tf.Tensor, leaf: _Leaf, depthwise: bool = False):
+def _convolution(tensor: tf.Tensor, leaf: _Leaf, depthwise: bool = False) -> Found:
     op = tensor.op
     return _convolution_use(
         op,
-        tuple(tensor.shape.as_list()),
+        _static(tensor.shape),
         graph.outside(op.inputs[0]),
         graph.outside(op.inputs[2]),
         leaf.multipliers,
@@ -309,11 +317,20 @@ def _convolution(tensor: tf.Tensor, leaf: _Leaf, depthwise: bool = False):
     )
 
 
-def _depthwise(tensor: tf.Tensor, leaf: _Leaf):
+def _depthwise(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     return _convolution(tensor, leaf, depthwise=True)
 
 
-def _convolution_use(op, kernel_shape, image, filters, multipliers, depthwise):
+def _convolution_use(
+    op: tf.Operation,
+    kernel_shape: tuple[int, ...] | None,
+    image: tf.Tensor,
+    filters: tf.Tensor,
+    multipliers: Multipliers,
+    depthwise: bool,
+) -> Found:
+    if kernel_shape is None:
+        return "its convolution's kernel has an unknown shape"
     data_format = op.get_attr("data_format").decode()
     channels_first = data_format.startswith("NC")
     spatial = slice(2, None) if channels_first else slice(1, -1)
@@ -338,7 +355,7 @@ def _convolution_use(op, kernel_shape, image, filters, multipliers, depthwise):
         outputs = tf.shape(filters)[1:-1]
         space_to_batch = (paddings, outputs)
     channels = image.shape[1 if channels_first else -1]
-    if channels is None or None in kernel_shape:
+    if channels is None:
         return "its convolution has an unknown number of channels"
     groups = channels if depthwise else channels // kernel_shape[-2]
     geometry = Geometry(
@@ -348,7 +365,9 @@ def _convolution_use(op, kernel_shape, image, filters, multipliers, depthwise):
     return kind(image, filters, geometry, kernel_shape, multipliers)
 
 
-def _before_space_to_batch(tensor: tf.Tensor, rank: int):
+def _before_space_to_batch(
+    tensor: tf.Tensor, rank: int
+) -> tuple[tf.Tensor, tuple[int, ...], tf.Tensor] | None:
     """Undoes the `SpaceToBatchND` by which TensorFlow dilates a convolution.
 
     Returns (image, block shape, paddings) with `rank` spatial dimensions, or None.
@@ -360,11 +379,11 @@ def _before_space_to_batch(tensor: tf.Tensor, rank: int):
         expanded = True
     if not graph.is_symbolic(inner) or inner.op.type != "SpaceToBatchND":
         return None
-    block = graph.static_value(inner.op.inputs[1])
-    if block is None:
+    sizes = graph.static_value(inner.op.inputs[1])
+    if sizes is None:
         return None
     image, paddings = graph.outside(inner.op.inputs[0]), graph.outside(inner.op.inputs[2])
-    block = tuple(int(size) for size in block)
+    block = tuple(int(size) for size in sizes)
     if expanded:  # a 1-D convolution runs as a 2-D one of height 1
         image = tf.expand_dims(image, 1)
         block = (1, *block)
@@ -372,7 +391,7 @@ def _before_space_to_batch(tensor: tf.Tensor, rank: int):
     return (image, block, paddings) if len(block) == rank else None
 
 
-def _function_call(tensor: tf.Tensor, leaf: _Leaf):
+def _function_call(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     """A contraction inside a called function whose operands are the call's own inputs.
 
     Keras computes grouped convolutions in such a function.
@@ -391,8 +410,9 @@ def _function_call(tensor: tf.Tensor, leaf: _Leaf):
         if position is None:
             return "inside a called function"
         operands.append(graph.outside(op.inputs[position]))
-    shape = tuple(inner.shape.as_list())
-    return _convolution_use(inner.op, shape, *operands, leaf.multipliers, depthwise=False)
+    image, filters = operands
+    shape = _static(inner.shape)
+    return _convolution_use(inner.op, shape, image, filters, leaf.multipliers, depthwise=False)
 
 
 def _skip_identities(tensor: tf.Tensor) -> tf.Tensor:
@@ -401,19 +421,21 @@ def _skip_identities(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
-def _segment_sum(tensor: tf.Tensor, leaf: _Leaf):
+def _segment_sum(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     """A densified `IndexedSlices`: an embedding that shares its weight with another use."""
     values, indices = map(graph.outside, tensor.op.inputs[:2])
-    shape = (tensor.shape[0], tensor.shape[1]) if tensor.shape.rank == 2 else (None, None)
-    rows = graph.static_value(tensor.op.inputs[2])
-    shape = (int(rows) if rows is not None else shape[0], shape[1])
-    if None in shape:
+    if tensor.shape.rank != 2:
         return "its embedding has an unknown size"
-    match = _match_slices(values, indices, shape, leaf.multipliers)
-    return match.uses or match.reason
+    segments = graph.static_value(tensor.op.inputs[2])
+    rows = tensor.shape[0] if segments is None else int(segments)
+    columns = tensor.shape[1]
+    if rows is None or columns is None:
+        return "its embedding has an unknown size"
+    match = _match_slices(values, indices, (rows, columns), leaf.multipliers)
+    return match.reason or Match(match.uses, leaf.steps)
 
 
-_PATTERNS: dict[str, Callable[[tf.Tensor, _Leaf], Use | tuple[Use, ...] | str | None]] = {
+_PATTERNS: dict[str, Callable[[tf.Tensor, _Leaf], Found]] = {
     "MatMul": _matmul,
     "Sum": _sum_of_products,
     "Einsum": _einsum,
@@ -426,7 +448,9 @@ _PATTERNS: dict[str, Callable[[tf.Tensor, _Leaf], Use | tuple[Use, ...] | str | 
 }
 
 
-def _match_slices(values, indices, shape, multipliers) -> Match:
+def _match_slices(
+    values: tf.Tensor, indices: tf.Tensor, shape: tuple[int, ...], multipliers: Multipliers
+) -> Match:
     """An embedding's gradient; several lookups of one table arrive concatenated."""
     if len(shape) != 2:
         return Match(reason="its rows are looked up, and it is not a matrix")
@@ -468,18 +492,18 @@ def _reduced_key(gradient: tf.Tensor) -> tuple[int, str] | None:
     tensor = graph.skip_transparent(gradient)
     while graph.is_symbolic(tensor):
         op = tensor.op
-        if op.type == "BiasAddGrad" or (op.type == "Sum" and _reduces_examples(op)):
+        if op.type == "BiasAddGrad" or (op.type == "Sum" and _summed_axes(op) is not None):
             return graph.key(graph.skip_shapes(op.inputs[0]))
         if graph.is_reshaping(op):
             tensor = graph.skip_transparent(op.inputs[0])
-        elif op.type in ("Mul", "RealDiv") and _scalar_multiple(op) is not None:
-            tensor = graph.skip_transparent(_scalar_multiple(op)[0])
+        elif op.type in ("Mul", "RealDiv") and (scaled := _scalar_multiple(op)) is not None:
+            tensor = graph.skip_transparent(scaled[0])
         else:
             return None
     return None
 
 
-def reduced_keys(gradient) -> frozenset[tuple[int, str] | None]:
+def reduced_keys(gradient: Gradient) -> frozenset[tuple[int, str] | None]:
     """The tensors whose sums make up `gradient`; `{None}` if it is anything else."""
     if not graph.is_symbolic(gradient) or isinstance(gradient, tf.IndexedSlices):
         return frozenset({None})
@@ -487,12 +511,14 @@ def reduced_keys(gradient) -> frozenset[tuple[int, str] | None]:
     return frozenset(_reduced_key(term) for term in summands) or frozenset({None})
 
 
-def _reduces_examples(op: tf.Operation) -> bool:
-    axes = graph.static_value(op.inputs[1])
-    return axes is not None and 0 in axes.reshape(-1)
+def _summed_axes(op: tf.Operation) -> list[int] | None:
+    """The axes of a `Sum` over (at least) the examples, axis 0; None for another one."""
+    value = graph.static_value(op.inputs[1])
+    axes = [] if value is None else [int(axis) for axis in value.reshape(-1)]
+    return axes if 0 in axes else None
 
 
-def _per_example(tensor) -> Callable[[], tf.Tensor] | None:
+def _per_example(tensor: tf.Tensor) -> Callable[[], tf.Tensor] | None:
     """How to form a tensor [N, ...] whose sum over N is `tensor`; None where that is unknown.
 
     Follows the operations that are linear in the output gradient up to the sum over examples.
@@ -505,16 +531,15 @@ def _per_example(tensor) -> Callable[[], tf.Tensor] | None:
     if op.type == "BiasAddGrad":
         return _sum_inner(op.inputs[0], op.get_attr("data_format").decode())
     if op.type == "Sum":
-        if not _reduces_examples(op):
+        axes = _summed_axes(op)
+        if axes is None:
             return None
-        axes = sorted(
-            {int(a) % op.inputs[0].shape.rank for a in graph.static_value(op.inputs[1]).reshape(-1)}
-        )
+        inner_axes = sorted({axis % op.inputs[0].shape.rank for axis in axes} - {0})
         keep = bool(op.get_attr("keep_dims"))
         source = graph.outside(op.inputs[0])
 
-        def build():
-            summed = tf.reduce_sum(source, axis=[a for a in axes if a], keepdims=keep)
+        def build() -> tf.Tensor:
+            summed = tf.reduce_sum(source, axis=inner_axes, keepdims=keep)
             return summed[:, tf.newaxis] if keep else summed
 
         return build
@@ -524,13 +549,14 @@ def _per_example(tensor) -> Callable[[], tf.Tensor] | None:
             return None
         return (lambda: -inner()) if op.type == "Neg" else lambda: tf.cast(inner(), tensor.dtype)
     if graph.is_reshaping(op):
-        inner = _per_example(op.inputs[0])
-        if inner is None or not tensor.shape.is_fully_defined():
+        before = _per_example(op.inputs[0])
+        if before is None or not tensor.shape.is_fully_defined():
             return None
-        return lambda: tf.reshape(inner(), [-1, *tensor.shape.as_list()])
+        return lambda: tf.reshape(before(), [-1, *tensor.shape.as_list()])
     if op.type in ("AddN", "AddV2", "Add", "Sub"):
-        parts = [_per_example(part) for part in op.inputs if graph.depends_on_data(part)]
-        if not parts or any(part is None for part in parts):
+        of_data = [part for part in op.inputs if graph.depends_on_data(part)]
+        parts = [part for part in map(_per_example, of_data) if part is not None]
+        if not parts or len(parts) < len(of_data):
             return None
         if op.type == "Sub":
             return (lambda: parts[0]() - parts[1]()) if len(parts) == 2 else None
@@ -540,7 +566,7 @@ def _per_example(tensor) -> Callable[[], tf.Tensor] | None:
     return None
 
 
-def _per_example_product(op: tf.Operation):
+def _per_example_product(op: tf.Operation) -> Callable[[], tf.Tensor] | None:
     first, second = _per_example(op.inputs[0]), _per_example(op.inputs[1])
     if first is not None and second is None:
         factor = graph.outside(op.inputs[1])
@@ -553,7 +579,7 @@ def _per_example_product(op: tf.Operation):
     return None
 
 
-def _sum_inner(source: tf.Tensor, data_format: str):
+def _sum_inner(source: tf.Tensor, data_format: str) -> Callable[[], tf.Tensor]:
     source = graph.outside(source)
     rank = source.shape.rank
     channel = 1 if data_format.startswith("NC") else rank - 1
