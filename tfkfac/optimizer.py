@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -12,10 +13,25 @@ import tensorflow as tf
 
 from tfkfac import communication, plan, report
 from tfkfac.planning import Discovery, Layout, Weight, discover
-from tfkfac.preconditioner import LayerState, Preconditioner
+from tfkfac.preconditioner import Layers, LayerState, Preconditioner
 from tfkfac.schedules import Schedulable, as_interval, is_schedule
+from tfkfac.statistics import Gradient
 
 _PLAN_KEY = "kfac_plan"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of `KFAC` that stay what they are, under the same names."""
+
+    factor_decay: float
+    kl_clip: float | None
+    method: str
+    debias: bool
+    max_factor_size: int | None
+    oversized: str
+    elementwise: str
+    factor_dtype: str | None
 
 
 @keras.saving.register_keras_serializable(package="tfkfac")
@@ -134,16 +150,16 @@ class KFAC(keras.optimizers.Optimizer):
             name=name,
         )
         self.inner_optimizer = _inner_optimizer(optimizer, learning_rate, momentum)
-        self._settings = {
-            "factor_decay": factor_decay,
-            "kl_clip": kl_clip,
-            "method": method,
-            "debias": debias,
-            "max_factor_size": max_factor_size,
-            "oversized": oversized,
-            "elementwise": elementwise,
-            "factor_dtype": factor_dtype,
-        }
+        self._settings = Settings(
+            factor_decay=factor_decay,
+            kl_clip=kl_clip,
+            method=method,
+            debias=debias,
+            max_factor_size=max_factor_size,
+            oversized=oversized,
+            elementwise=elementwise,
+            factor_dtype=factor_dtype,
+        )
         #: Values given to the constructor; schedules and callbacks compute from them.
         self.base_values = {
             "damping": damping,
@@ -154,7 +170,7 @@ class KFAC(keras.optimizers.Optimizer):
         for option, value in self.base_values.items():
             self._scheduled[option] = self._number_or_schedule(option, value)
         self._preconditioner: Preconditioner | None = None
-        self._discovery: Discovery | None = None
+        self._discovery = Discovery([], {})  # of the step that is being traced
         self._plain: dict[int, str] = {}
 
     def _number_or_schedule(self, option: str, value: Any) -> Any:
@@ -166,16 +182,16 @@ class KFAC(keras.optimizers.Optimizer):
     # --- the inner optimizer shows through ---
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> keras.Variable | tf.Tensor:
         """The inner optimizer's learning rate."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: float | Callable[..., Any]) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         """Variables of this optimizer and of the inner one.
 
         Without the layers' factors and bases, which exist only after the first training step: see
@@ -193,7 +209,7 @@ class KFAC(keras.optimizers.Optimizer):
         """State of each preconditioned layer; empty before the first step."""
         return [] if self._preconditioner is None else list(self._preconditioner.layers.values())
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the inner optimizer's state for `variables`."""
         if self.built:
             return
@@ -216,37 +232,41 @@ class KFAC(keras.optimizers.Optimizer):
         self._scheduled[option].assign(value)
 
     @property
-    def damping(self):
+    def damping(self) -> tf.Tensor:
         """Current damping λ."""
         return self._current("damping")
 
     @damping.setter
-    def damping(self, value):
+    def damping(self, value: float) -> None:
         _check_range("damping", value, value > 0, "positive")
         self._assign("damping", value)
 
     @property
-    def factor_interval(self):
+    def factor_interval(self) -> tf.Tensor:
         """Current number of updates between factor updates."""
         return as_interval(self._current("factor_interval"))
 
     @factor_interval.setter
-    def factor_interval(self, value):
+    def factor_interval(self, value: float) -> None:
         self._assign("factor_interval", max(1, round(value)))
 
     @property
-    def eigen_interval(self):
+    def eigen_interval(self) -> tf.Tensor:
         """Current number of updates between decompositions."""
         return as_interval(self._current("eigen_interval"))
 
     @eigen_interval.setter
-    def eigen_interval(self, value):
+    def eigen_interval(self, value: float) -> None:
         self._assign("eigen_interval", max(1, round(value)))
 
     # --- the update ---
 
     @tf.autograph.experimental.do_not_convert
-    def apply(self, grads: Sequence, trainable_variables: Sequence | None = None) -> None:
+    def apply(
+        self,
+        grads: Sequence[Gradient],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
         """One step: statistics from the graph of `grads`, then the update.
 
         Raises:
@@ -268,7 +288,7 @@ class KFAC(keras.optimizers.Optimizer):
         grads = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
         super().apply(grads, variables)
 
-    def _require_graph(self, grads: Sequence) -> None:
+    def _require_graph(self, grads: Sequence[Gradient]) -> None:
         if tf.executing_eagerly() and any(g is not None for g in grads):
             raise RuntimeError(
                 "KFAC reads its statistics from the graph of the training step, and there is none "
@@ -282,18 +302,17 @@ class KFAC(keras.optimizers.Optimizer):
                 "tf.distribute strategy: start one process per device with horovodrun instead."
             )
 
-    def _discover(self, grads: Sequence, variables: Sequence) -> Discovery:
+    def _discover(
+        self, grads: Sequence[Gradient], variables: Sequence[keras.Variable]
+    ) -> Discovery:
         weights = [
             Weight(_path(variable), tuple(variable.shape), self._index(variable))
             for variable in variables
         ]
         if self._preconditioner is None:
-            self._create_preconditioner(variables)
-        layout = Layout(
-            self._settings["max_factor_size"],
-            self._settings["oversized"],
-            self._settings["elementwise"],
-        )
+            self._preconditioner = self._create_preconditioner(variables)
+        settings = self._settings
+        layout = Layout(settings.max_factor_size, settings.oversized, settings.elementwise)
         discovery = discover(grads, weights, layout)
         self._preconditioner.adopt([layer for layer, _ in discovery.layers])
         for index, reason in discovery.plain.items():
@@ -308,28 +327,33 @@ class KFAC(keras.optimizers.Optimizer):
             )
         return discovery
 
-    def _create_preconditioner(self, variables: Sequence) -> None:
+    def _create_preconditioner(self, variables: Sequence[keras.Variable]) -> Preconditioner:
         settings = self._settings
-        dtype = settings["factor_dtype"]
+        dtype = settings.factor_dtype
         if dtype is None:
             wide = any(tf.as_dtype(v.dtype) == tf.float64 for v in variables)
             dtype = "float64" if wide else "float32"
-        self._preconditioner = Preconditioner(
-            settings["method"],
-            settings["factor_decay"],
-            settings["debias"],
-            settings["kl_clip"],
+        return Preconditioner(
+            settings.method,
+            settings.factor_decay,
+            settings.debias,
+            settings.kl_clip,
             tf.as_dtype(dtype),
             communication.detect(),
         )
 
-    def _index(self, variable) -> int:
+    def _existing_preconditioner(self) -> Preconditioner:
+        if self._preconditioner is None:
+            raise RuntimeError("KFAC: nothing is known before the first training step")
+        return self._preconditioner
+
+    def _index(self, variable: keras.Variable) -> int:
         return self._get_variable_index(variable)
 
     def _update_factors(self, discovery: Discovery) -> None:
         steps = self.gradient_accumulation_steps or 1
         micro_step = tf.convert_to_tensor(self._iterations) % steps
-        preconditioner = self._preconditioner
+        preconditioner = self._existing_preconditioner()
         decay = preconditioner.factor_decay
         dtype = preconditioner.dtype
         keep = tf.where(tf.equal(micro_step, 0), tf.constant(decay, dtype), tf.ones([], dtype))
@@ -345,14 +369,19 @@ class KFAC(keras.optimizers.Optimizer):
         updates = tf.cast(tf.convert_to_tensor(self.iterations), tf.int64)
         return tf.equal(updates % interval, 0)
 
-    def _clip_gradients(self, grads):
+    def _clip_gradients(self, grads: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         # Called once per update with the accumulated gradients: the place where the ranks' means
         # are due, before they are clipped.
-        averaged = self._preconditioner.communication.average(grads, "kfac_gradients")
-        return super()._clip_gradients(averaged)
+        ranks = self._existing_preconditioner().communication
+        return super()._clip_gradients(ranks.average(grads, "kfac_gradients"))
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        discovery, preconditioner = self._discovery, self._preconditioner
+    def _backend_update_step(
+        self,
+        grads: Sequence[tf.Tensor],
+        trainable_variables: Sequence[keras.Variable],
+        learning_rate: tf.Tensor,
+    ) -> None:
+        discovery, preconditioner = self._discovery, self._existing_preconditioner()
         grads = list(grads)
         if discovery.layers:
             damping = self.damping
@@ -372,11 +401,13 @@ class KFAC(keras.optimizers.Optimizer):
             ]
         self.inner_optimizer.apply(grads, trainable_variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         """Not used: the inner optimizer updates the variables."""
         raise NotImplementedError
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Writes averaged weights (`use_ema`) of this or of the inner optimizer."""
         super().finalize_variable_values(var_list)
         self.inner_optimizer.finalize_variable_values(var_list)
@@ -408,7 +439,7 @@ class KFAC(keras.optimizers.Optimizer):
         """Constructor arguments; the inner optimizer is always spelled out."""
         config = super().get_config()
         config.pop("learning_rate", None)
-        config.update(self._settings)
+        config.update(dataclasses.asdict(self._settings))
         for option, value in self.base_values.items():
             config[option] = keras.saving.serialize_keras_object(value)
         config["optimizer"] = keras.saving.serialize_keras_object(self.inner_optimizer)
@@ -425,7 +456,7 @@ class KFAC(keras.optimizers.Optimizer):
                 )
         return cls(**config)
 
-    def save_own_variables(self, store) -> None:
+    def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
         """Writes this optimizer's variables, the layer plans and the layers' state."""
         for i, variable in enumerate(self.variables):
             store[str(i)] = variable.numpy()
@@ -436,7 +467,7 @@ class KFAC(keras.optimizers.Optimizer):
         for name, variable in self.state_variables.items():
             store[f"kfac_{name}"] = variable.numpy()
 
-    def load_own_variables(self, store) -> None:
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restores what `save_own_variables` wrote, before or after the first training step.
 
         Raises:
@@ -455,19 +486,23 @@ class KFAC(keras.optimizers.Optimizer):
         self._plain = {}
         if _PLAN_KEY not in stored:
             return
-        self._create_preconditioner(self._trainable_variables)
+        self._preconditioner = self._create_preconditioner(self._trainable_variables)
         text = bytes(np.asarray(store[_PLAN_KEY])).decode()
         self._preconditioner.adopt(plan.from_json(text))
         for name, variable in self.state_variables.items():
             if f"kfac_{name}" not in stored:
                 raise ValueError(
                     f"KFAC: the checkpoint lacks {name}: it was saved with another method "
-                    f"or setting than {self._settings}"
+                    f"or setting than {dataclasses.asdict(self._settings)}"
                 )
             variable.assign(np.asarray(store[f"kfac_{name}"]))
 
 
-def _inner_optimizer(optimizer, learning_rate, momentum) -> keras.optimizers.Optimizer:
+def _inner_optimizer(
+    optimizer: keras.optimizers.Optimizer | None,
+    learning_rate: float | Callable[..., Any],
+    momentum: float,
+) -> keras.optimizers.Optimizer:
     if optimizer is None:
         return keras.optimizers.SGD(learning_rate=learning_rate, momentum=momentum)
     optimizer = keras.optimizers.get(optimizer)
@@ -489,7 +524,7 @@ def _inner_optimizer(optimizer, learning_rate, momentum) -> keras.optimizers.Opt
     return optimizer
 
 
-def _with_loss_scale(layers, loss_scale_factor: float | None):
+def _with_loss_scale(layers: Layers, loss_scale_factor: float | None) -> Layers:
     """`loss_scale_factor` divides gradients only later, in `apply` of the base class."""
     if loss_scale_factor is not None:
         for _, uses in layers:
@@ -499,14 +534,14 @@ def _with_loss_scale(layers, loss_scale_factor: float | None):
 
 
 def _when(predicate: tf.Tensor, action: Callable[[], None]) -> None:
-    def act():
+    def act() -> tf.Tensor:
         action()
         return tf.constant(True)
 
     tf.cond(predicate, act, lambda: tf.constant(False))
 
 
-def _path(variable) -> str:
+def _path(variable: keras.Variable) -> str:
     return getattr(variable, "path", None) or variable.name.removesuffix(":0")
 
 
