@@ -33,6 +33,9 @@ class KFACParameterScheduler(keras.callbacks.Callback):
         factor_interval: Likewise for the factor interval.
         eigen_interval: Likewise for the decomposition interval.
 
+    Raises:
+        TypeError: At the first epoch, when KFAC was given a schedule for one of them.
+
     Example:
 
     >>> scheduler = KFACParameterScheduler(damping=lambda epoch: 0.5 ** (epoch // 40))
@@ -109,6 +112,9 @@ class BroadcastVariables(keras.callbacks.Callback):
         """Broadcasts weights, optimizer variables and K-FAC's factors and bases."""
         hvd = _require_horovod("BroadcastVariables")
         optimizer = self.model.optimizer
+        if not optimizer.built:
+            # Every rank must broadcast the same variables, whichever of them was restored.
+            optimizer.build(self.model.trainable_variables)
         for variable in [*self.model.variables, *optimizer.variables]:
             variable.assign(hvd.broadcast(tf.convert_to_tensor(variable), root_rank=0))
         kfac = find_kfac(optimizer)
