@@ -34,12 +34,11 @@ def copy(source: Path, target: Path) -> None:
 
 
 def restore(model: Any, path: Path) -> None:
-    """Loads weights and optimizer state into a compiled model.
+    """Loads weights and optimizer state into a compiled model whose optimizer is built.
 
     Raises:
         InputError: if the checkpoint is damaged or of another model or optimizer.
     """
-    model.optimizer.build(model.trainable_variables)
     try:
         with warnings.catch_warnings():
             # Keras would warn, leave what does not fit as it is, and go on.

@@ -82,6 +82,8 @@ def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
         jit_compile=config.jit,
         steps_per_execution=config.steps_per_execution,
     )
+    # On every rank, or they would broadcast different lists of variables when one resumes.
+    model.optimizer.build(model.trainable_variables)
 
     progress = Progress(epoch=0, steps_per_epoch=steps, ranks=ranks.size)
     if ranks.is_first:
@@ -106,9 +108,10 @@ def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
     progress_bar = ranks.is_first and sys.stdout.isatty()
     callbacks: list[Any] = []
     if ranks.size > 1:
+        from models.averaging import BatchNormAverage
         from tfkfac.callbacks import BroadcastVariables, MetricAverage
 
-        callbacks += [BroadcastVariables(), MetricAverage()]
+        callbacks += [BroadcastVariables(), BatchNormAverage(), MetricAverage()]
     recorder = Recorder(run, progress, rate, config.epochs, None if progress_bar else say)
     if ranks.is_first:
         callbacks.append(recorder)

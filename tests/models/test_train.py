@@ -4,6 +4,7 @@ import csv
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from models import checkpoint, recording, resnet, training
+from models.averaging import BatchNormAverage
 from models.config import TrainingConfig
 from models.errors import InputError, TrainingError
 from models.ranks import Ranks, launched_as_first
@@ -152,6 +154,7 @@ def test_a_checkpoint_of_another_training(runs, depth, optimizer):
     """Keras by itself only warns where the optimizer's state does not fit."""
     other = resnet.cifar_resnet(depth, (8, 8, 1), width=8)
     other.compile(optimizer)
+    other.optimizer.build(other.trainable_variables)
     with pytest.raises(InputError, match=r"last.keras: does not fit this model and optimizer"):
         checkpoint.restore(other, runs / "whole" / "last.keras")
 
@@ -268,6 +271,27 @@ def test_what_several_ranks_cannot_do(arguments, message, tmp_path, monkeypatch,
     monkeypatch.setattr("models.ranks.start", lambda horovod: Ranks(0, 2))
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_batch_norm_statistics_are_averaged(monkeypatch):
+    """With another rank, played here, whose statistics are all 3; weights and seeds stay."""
+
+    def grouped_allreduce(tensors, name, op):
+        assert op == "mean"
+        return [(tensor + 3) / 2 for tensor in tensors]
+
+    fake = types.SimpleNamespace(grouped_allreduce=grouped_allreduce, Average="mean")
+    monkeypatch.setitem(sys.modules, "horovod", types.SimpleNamespace(tensorflow=fake))
+    monkeypatch.setitem(sys.modules, "horovod.tensorflow", fake)
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    seed = np.asarray(layers[1].seed_generator.state)
+    callback = BatchNormAverage()
+    callback.set_model(model)
+    callback.on_test_begin()
+    gamma, beta, mean, variance = (np.asarray(v).tolist() for v in layers[0].weights)
+    assert (gamma, beta, mean, variance) == ([1, 1], [0, 0], [1.5, 1.5], [2, 2])
+    np.testing.assert_array_equal(layers[1].seed_generator.state, seed)
 
 
 def test_which_process_is_the_first(monkeypatch):
