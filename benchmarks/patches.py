@@ -7,10 +7,15 @@ machine does meets both; the minimum is the number to compare.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Shape(NamedTuple):
@@ -23,23 +28,41 @@ class Shape(NamedTuple):
     stride: int = 1
     groups: int = 1
 
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """The kernel's size along each spatial dimension."""
+        return (self.kernel,) * len(self.spatial)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride along each spatial dimension."""
+        return (self.stride,) * len(self.spatial)
+
     def __str__(self) -> str:
         size = "x".join(map(str, self.spatial))
         kind = "depthwise " if self.groups > 1 else ""
         return f"{kind}{self.kernel}^{len(self.spatial)}/{self.stride} {self.channels}@{size}"
 
 
-SMALL = [  # ResNet-20 on 32x32 images
-    Shape(128, (32, 32), 3, 3),
+FIRST = Shape(128, (32, 32), 3, 3)
+STAGES = [
     Shape(128, (32, 32), 16, 3),
     Shape(128, (16, 16), 32, 3),
     Shape(128, (8, 8), 64, 3),
+]
+DOWN = [
     Shape(128, (32, 32), 16, 3, stride=2),
     Shape(128, (16, 16), 32, 3, stride=2),
+]
+RESNET_20 = [FIRST, *[STAGES[0]] * 6, DOWN[0], *[STAGES[1]] * 5, DOWN[1], *[STAGES[2]] * 5]
+SMALL = [
+    FIRST,
+    *STAGES,
+    *DOWN,
     Shape(128, (32, 32), 16, 1, stride=2),
     Shape(128, (16, 16), 32, 1),
 ]
-LARGE = [  # ImageNet networks, and volumes
+LARGE = [  # ImageNet networks, volumes, sequences
     Shape(32, (224, 224), 3, 7, stride=2),
     Shape(32, (56, 56), 64, 3),
     Shape(32, (28, 28), 128, 3),
@@ -52,7 +75,6 @@ LARGE = [  # ImageNet networks, and volumes
     Shape(8, (24, 24, 24), 16, 3),
     Shape(128, (64,), 64, 5),
 ]
-RESNET_20 = {0: 1, 1: 6, 4: 1, 2: 5, 5: 1, 3: 6}  # index in SMALL -> number of layers
 
 
 def main() -> None:
@@ -63,72 +85,83 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="TensorFlow threads (default 2)")
     parser.add_argument("--jit", action="store_true", help="compile with XLA")
     arguments = parser.parse_args()
-    repeats = arguments.repeats or (3 if arguments.quick else 9)
+    repeats = (3 if arguments.quick else 9) if arguments.repeats is None else arguments.repeats
     if repeats < 1 or arguments.threads < 1:
         parser.error("--repeats and --threads must be positive")
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # each row is a function of its own: no retracing
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
 
     print(f"{'shape':<28}{'extraction':>20}{'tfkfac.patches':>20}{'ratio':>8}  (min, median ms)")
-    minima = []
     for shape in SMALL if arguments.quick else SMALL + LARGE:
-        extraction, ours = measure(shape, repeats, arguments.jit)
-        ratio = min(extraction) / min(ours)
-        minima.append((min(extraction), min(ours)))
-        print(f"{shape!s:<28}{_times(extraction)}{_times(ours)}{ratio:>8.1f}", flush=True)
-    totals = [sum(minima[i][k] * n for i, n in RESNET_20.items()) * 1e3 for k in range(2)]
-    print(f"ResNet-20's 3x3 layers: {totals[0]:.0f} ms and {totals[1]:.0f} ms (sum of minima)")
+        _print_row(str(shape), *measure([shape], repeats, arguments.jit))
+    # In one function, so that one layer's operations fill the gaps of another's.
+    _print_row("ResNet-20's 3x3 layers", *measure(RESNET_20, repeats, arguments.jit))
 
 
-def measure(shape: Shape, repeats: int, jit: bool) -> tuple[list[float], list[float]]:
-    """Seconds of each repeat, by extraction and by ``tfkfac.patches``."""
+def measure(shapes: list[Shape], repeats: int, jit: bool) -> tuple[list[float], list[float]]:
+    """Seconds of each repeat, by extraction and by ``tfkfac.patches``, for all shapes together."""
     import tensorflow as tf
 
     from tfkfac.patches import patch_second_moment
 
-    rank = len(shape.spatial)
-    kernel, strides, ones = [shape.kernel] * rank, [shape.stride] * rank, [1] * rank
-    inputs = tf.random.normal([shape.batch, *shape.spatial, shape.channels])
-
-    def extraction(x: tf.Tensor) -> tf.Tensor:
-        if rank == 1:  # a row of an image
-            x = x[:, tf.newaxis]
-        sizes = [1, *([1] if rank == 1 else []), *kernel, 1]
-        steps = [1, *([1] if rank == 1 else []), *strides, 1]
-        if rank == 3:
-            patches = tf.extract_volume_patches(x, sizes, steps, "SAME")
+    def extraction(shape: Shape, x: tf.Tensor) -> tf.Tensor:
+        kernel, strides = list(shape.kernel_size), list(shape.strides)
+        if len(kernel) == 1:  # a row of an image
+            x, kernel, strides = x[:, tf.newaxis], [1, *kernel], [1, *strides]
+        if len(kernel) == 3:
+            patches = tf.extract_volume_patches(x, [1, *kernel, 1], [1, *strides, 1], "SAME")
         else:
-            patches = tf.image.extract_patches(x, sizes, steps, [1, 1, 1, 1], "SAME")
-        width = shape.channels // shape.groups
-        patches = tf.reshape(patches, [-1, shape.kernel**rank, shape.groups, width])
-        patches = tf.reshape(
-            tf.transpose(patches, [2, 0, 1, 3]), [shape.groups, -1, shape.kernel**rank * width]
-        )
+            patches = tf.image.extract_patches(
+                x, [1, *kernel, 1], [1, *strides, 1], [1, 1, 1, 1], "SAME"
+            )
+        taps, width = math.prod(kernel), shape.channels // shape.groups
+        patches = tf.reshape(patches, [-1, taps, shape.groups, width])
+        patches = tf.transpose(patches, [2, 0, 1, 3])
+        patches = tf.reshape(patches, [shape.groups, -1, taps * width])
         return tf.matmul(patches, patches, transpose_a=True)
 
-    def ours(x: tf.Tensor) -> tf.Tensor:
-        return patch_second_moment(x, kernel, strides, ones, "SAME", shape.groups)
+    def ours(shape: Shape, x: tf.Tensor) -> tf.Tensor:
+        ones = [1] * len(shape.spatial)
+        return patch_second_moment(x, shape.kernel_size, shape.strides, ones, "SAME", shape.groups)
 
-    methods = [tf.function(method, jit_compile=jit) for method in (extraction, ours)]
-    results = [method(inputs) for method in methods]  # also compiles
-    error = tf.reduce_max(abs(results[0] - results[1])) / tf.reduce_max(abs(results[0]))
-    if error > 1e-4:
-        raise SystemExit(f"{shape}: the two methods differ by {error:.1e} of the largest entry")
+    def compiled(
+        method: Callable[[Shape, tf.Tensor], tf.Tensor], jit: bool
+    ) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
+        def all_shapes(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+            return [method(shape, x) for shape, x in zip(shapes, inputs, strict=True)]
+
+        return tf.function(all_shapes, jit_compile=jit)
+
+    inputs = [tf.random.normal([shape.batch, *shape.spatial, shape.channels]) for shape in shapes]
+    # XLA has no kernel that extracts patches from volumes.
+    volumes = any(len(shape.spatial) == 3 for shape in shapes)
+    methods = [compiled(extraction, jit and not volumes), compiled(ours, jit)]
+    for shape, one, other in zip(shapes, *(method(inputs) for method in methods), strict=True):
+        error = float(tf.reduce_max(abs(one - other)) / tf.reduce_max(abs(one)))
+        if error > 1e-4:
+            raise SystemExit(f"{shape}: the two methods differ by {error:.1e} of the largest entry")
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for method, times in zip(methods, seconds, strict=True):
             start = time.perf_counter()
-            method(inputs).numpy()
+            for moment in method(inputs):
+                moment.numpy()  # waits for it
             times.append(time.perf_counter() - start)
     return seconds
 
 
-def _times(seconds: list[float]) -> str:
-    return f"{1e3 * min(seconds):>10.1f}{1e3 * statistics.median(seconds):>10.1f}"
+def _print_row(name: str, extraction: list[float], ours: list[float]) -> None:
+    times = "".join(
+        f"{1e3 * value:>10.1f}"
+        for seconds in (extraction, ours)
+        for value in (min(seconds), statistics.median(seconds))
+    )
+    print(f"{name:<28}{times}{min(extraction) / min(ours):>8.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def patch_second_moment(
 
     Args:
         inputs: ``[N, *spatial, C]``, one to three spatial dimensions, float32 or float64. Where a
-            spatial dimension is not static, the patches are extracted, which is slower.
+            spatial dimension is not static, or the machine has a GPU, the patches are extracted.
         kernel_size, strides, dilations: One integer per spatial dimension.
         padding: ``"SAME"``, ``"VALID"`` or a ``(before, after)`` pair per spatial dimension; padded
             positions count as zeros.
@@ -200,6 +200,9 @@ def _prefers_spectrum(axes: list[_Axis], batch: int, channels: int, groups: int)
     to start.
     """
     if not all(isinstance(axis.length, int) for axis in axes):
+        return False
+    if tf.config.list_physical_devices("GPU"):
+        # In TensorFloat-32, sums of the spectrum's terms could lose positive semidefiniteness.
         return False
     size = math.prod(axis.size for axis in axes) * channels // groups
     outputs = math.prod(axis.outputs for axis in axes)
