@@ -205,6 +205,14 @@ class TrainingConfig:
         "the paper",
     )
 
+    debias: bool = _option(
+        "kfac",
+        FLAG,
+        False,
+        "factors' averages start at zero and are divided by their weights, rather than at the "
+        "identity as in the paper; for short trainings",
+    )
+
     epochs: int = _option("training", COUNT, 10, "epochs, counted from the training's beginning")
     batch_size: int = _option("training", COUNT, 128, "examples in a batch, on each rank")
     label_smoothing: float = _option(

@@ -27,9 +27,14 @@ from models.files import replacing
 from models.plot import read_log
 from models.run_directory import RunDirectory
 
-EPOCHS = 6
-BATCH_SIZE = 64
-KFAC_OPTIONS = ("--optimizer", "kfac", "--factor-interval", "1", "--eigen-interval", "10")
+EPOCHS = 4
+BATCH_SIZE = 128
+WARMUP_EPOCHS = 0.5
+# A short training: factors that follow the network from the first step on.
+KFAC_OPTIONS = (
+    *("--optimizer", "kfac", "--damping", "0.03", "--debias"),
+    *("--factor-interval", "1", "--eigen-interval", "5"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Training:
     def command(self, out: Path) -> list[str]:
         """The command line, batches divided among the ranks."""
         train = [sys.executable, "-m", "models.train", "--config", "digits", *self.options]
-        train += ["--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE // self.ranks)]
+        train += ["--epochs", str(EPOCHS), "--warmup-epochs", str(WARMUP_EPOCHS)]
+        train += ["--batch-size", str(BATCH_SIZE // self.ranks), "--no-scale-learning-rate"]
         train += ["--out", str(out / self.name), "--overwrite"]
         if self.ranks == 1:
             return train

@@ -75,5 +75,6 @@ def build(config: TrainingConfig, rate: LearningRateSchedule, steps_per_epoch: i
         kl_clip=config.kl_clip,
         method=config.method,
         elementwise=config.elementwise,
+        debias=config.debias,
         weight_decay=decay,
     )

@@ -75,12 +75,14 @@ def test_kfac_gets_its_options():
         kl_clip=0.01,
         method="inverse",
         elementwise="plain",
+        debias=True,
         schedule="constant",
     )
     rate = optimizers.learning_rate(config, 10, 1)
     settings = optimizers.build(config, rate, steps_per_epoch=10).get_config()
     assert settings["optimizer"]["config"]["momentum"] == 0.7
     expected = {"factor_decay": 0.9, "kl_clip": 0.01, "method": "inverse", "elementwise": "plain"}
+    expected["debias"] = True
     assert {name: settings[name] for name in expected} == expected
     by_step = {
         name: keras.saving.deserialize_keras_object(settings[name])
