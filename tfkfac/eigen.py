@@ -1,4 +1,4 @@
-"""Inverse-free preconditioning in the factors' eigenbases (Pauloski et al., SC20, equations 13-15).
+"""Inverse-free preconditioning in the factors' eigenbases (Pauloski et al., SC20).
 
     V = Q_A [ (Q_Aᵀ ∇W Q_G) / (d_A d_Gᵀ + λ) ] Q_Gᵀ
 

@@ -1,4 +1,4 @@
-"""Preconditioning by explicit damped inverses, the baseline that SC20 compares with (section III).
+"""Preconditioning by explicit damped inverses, the baseline that SC20 compares with.
 
     V = (A + π √λ I)⁻¹ ∇W (G + √λ / π I)⁻¹,   π² = (tr A / dim A) / (tr G / dim G)
 

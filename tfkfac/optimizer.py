@@ -60,7 +60,7 @@ class KFAC(keras.optimizers.Optimizer):
         factor_decay: α of the factors' running average, in [0, 1).
         kl_clip: κ of the KL clip ν = min(1, sqrt(κ / |lr² Σ V⊙∇W|)); None for no clip. With an
             inner optimizer that rescales its gradient (Adam) the clip has little effect.
-        method: `"eigen"` (inverse-free, SC20 equations 13-15) or `"inverse"` (explicit damped
+        method: `"eigen"` (inverse-free) or `"inverse"` (explicit damped
             inverses, the paper's baseline).
         optimizer: Inner optimizer that receives V. Its learning rate, momentum, clipping (of V) and
             weight decay are its own; default `SGD(learning_rate, momentum)`.

@@ -1,6 +1,6 @@
 """K-FAC's state and what happens to it: factor updates, decompositions, preconditioning.
 
-The steps follow Pauloski et al. (SC20), algorithm 1:
+The steps are those of Pauloski et al. (SC20):
 
     every factor step         F ← α F + (1 − α) F_new     for the factors A and G of each layer
     every decomposition step  Q, d ← eigendecomposition   (or damped inverses)
@@ -243,7 +243,7 @@ class Preconditioner:
     ) -> dict[int, tf.Tensor]:
         """Preconditioned, KL-clipped gradients of the weights and biases in `layers`.
 
-        ν = min(1, sqrt(κ / |lr² Σ V ⊙ ∇W|)), one ν for all layers (SC20, section V).
+        ν = min(1, sqrt(κ / |lr² Σ V ⊙ ∇W|)), one ν for all layers (SC20).
         """
         results, inner_products = [], []
         for plan, _ in layers:
