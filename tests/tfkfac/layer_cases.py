@@ -129,9 +129,7 @@ _LOOP = "plain: inside a rolled loop (use unroll=True)"
 
 CASES: dict[str, Case] = {
     "dense": _case((5,), {"kernel": "dense", "bias": "bias"}, lambda: layers.Dense(4)),
-    "dense without bias": _case(
-        (5,), {"kernel": "dense"}, lambda: layers.Dense(4, use_bias=False)
-    ),
+    "dense without bias": _case((5,), {"kernel": "dense"}, lambda: layers.Dense(4, use_bias=False)),
     "dense on sequences": _case(
         (7, 5), {"kernel": "dense", "bias": "bias"}, lambda: layers.Dense(4)
     ),
@@ -173,9 +171,8 @@ CASES: dict[str, Case] = {
             f"{part}/{name}": kind
             for part in ("query", "key", "value", "attention_output")
             for name, kind in (("kernel", "dense"), ("bias", "bias"))
-        }
+        },
         # The softmax over keys is invariant under a shift of the key: its bias has no effect.
-        ,
         SelfAttention,
     ),
     "conv1d": _case((9, 5), _CONV, lambda: layers.Conv1D(4, 3)),

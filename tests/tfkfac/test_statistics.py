@@ -31,7 +31,7 @@ def loss_of(outputs: tf.Tensor, targets_seed: int = 7) -> tf.Tensor:
 def trace(model: keras.Model, inputs: np.ndarray, inspect, jit: bool = False):
     """Runs `inspect(gradients, discovery)` inside a traced step and returns its value."""
 
-    @tf.function(jit_compile=jit)
+    @tf.function(jit_compile=jit, autograph=False)
     def step(x):
         with tf.GradientTape() as tape:
             loss = loss_of(model(x, training=True)) + sum(model.losses)

@@ -1,0 +1,21 @@
+"""Fixtures that the tests of tfkfac share."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+
+@pytest.fixture
+def double_precision():
+    """Keras layers in float64."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """Same random numbers and layer names whichever tests ran before."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
