@@ -457,7 +457,12 @@ class KFAC(keras.optimizers.Optimizer):
         return cls(**config)
 
     def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
-        """Writes this optimizer's variables, the layer plans and the layers' state."""
+        """Writes this optimizer's variables, the layer plans and the layers' state.
+
+        Nothing before `build`: there is no state to speak of.
+        """
+        if not self.built:
+            return
         for i, variable in enumerate(self.variables):
             store[str(i)] = variable.numpy()
         if self._preconditioner is None:
@@ -470,32 +475,52 @@ class KFAC(keras.optimizers.Optimizer):
     def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restores what `save_own_variables` wrote, before or after the first training step.
 
+        Where this or the saved optimizer was not built yet, it warns and stays as it is, as every
+        Keras optimizer does.
+
         Raises:
             ValueError: The stored state does not fit this optimizer and model.
         """
         stored = set(store.keys())
-        count = sum(not key.startswith("kfac_") for key in stored)
-        if count != len(self.variables):
-            raise ValueError(
-                f"KFAC: the checkpoint holds {count} optimizer variables and this optimizer has "
-                f"{len(self.variables)}: it was saved with another inner optimizer or model."
+        if not self.built or not stored:
+            cause = "it has" if not self.built else "the saved one had"
+            warnings.warn(
+                f"Skipping variable loading for optimizer '{self.name}': {cause} not been built. "
+                "Call optimizer.build(model.trainable_variables) before saving and loading.",
+                stacklevel=2,
+            )
+            return
+        self._check_own_variables(
+            {key: tuple(store[key].shape) for key in stored if not key.startswith("kfac_")}
+        )
+        plans = []
+        if _PLAN_KEY in stored:
+            plans = plan.from_json(bytes(np.asarray(store[_PLAN_KEY])).decode())
+        if plans or self._preconditioner is not None:
+            # A step that was traced before goes on with the same variables.
+            if self._preconditioner is None:
+                self._preconditioner = self._create_preconditioner(self._trainable_variables)
+            names = {key for key in stored if key.startswith("kfac_")} - {_PLAN_KEY}
+            self._preconditioner.restore(
+                plans, {key.removeprefix("kfac_"): np.asarray(store[key]) for key in names}
             )
         for i, variable in enumerate(self.variables):
             variable.assign(store[str(i)])
-        self._preconditioner = None
-        self._plain = {}
-        if _PLAN_KEY not in stored:
-            return
-        self._preconditioner = self._create_preconditioner(self._trainable_variables)
-        text = bytes(np.asarray(store[_PLAN_KEY])).decode()
-        self._preconditioner.adopt(plan.from_json(text))
-        for name, variable in self.state_variables.items():
-            if f"kfac_{name}" not in stored:
+
+    def _check_own_variables(self, stored: Mapping[str, tuple[int, ...]]) -> None:
+        expected = {str(i): variable for i, variable in enumerate(self.variables)}
+        cause = "it was saved with another inner optimizer or model."
+        if len(stored) != len(expected):
+            raise ValueError(
+                f"KFAC: the checkpoint holds {len(stored)} optimizer variables and this optimizer "
+                f"has {len(expected)}: {cause}"
+            )
+        for key, variable in expected.items():
+            if stored.get(key) != tuple(variable.shape):
                 raise ValueError(
-                    f"KFAC: the checkpoint lacks {name}: it was saved with another method "
-                    f"or setting than {dataclasses.asdict(self._settings)}"
+                    f"KFAC: the checkpoint holds shape {stored.get(key)} for {variable.path} of "
+                    f"shape {tuple(variable.shape)}: {cause}"
                 )
-            variable.assign(np.asarray(store[f"kfac_{name}"]))
 
 
 def _inner_optimizer(

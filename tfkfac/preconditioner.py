@@ -123,9 +123,13 @@ class Preconditioner:
                 dtype=self.dtype,
                 name=f"{plan.name}_{name}".replace("/", "_"),
             )
-        weight = tf.Variable(0.0 if self.debias else 1.0, trainable=False, dtype=self.dtype)
+        weight = tf.Variable(self._initial_weight, trainable=False, dtype=self.dtype)
         counters = tf.Variable(tf.zeros([4], tf.int64), trainable=False)
         return LayerState(plan, variables, weight, counters)
+
+    @property
+    def _initial_weight(self) -> float:
+        return 0.0 if self.debias else 1.0
 
     def _initial(self, name: str, shape: tuple[int, ...], plan: LayerPlan) -> tf.Tensor:
         side = plan.rows if name.startswith("rows") else plan.columns
@@ -150,6 +154,36 @@ class Preconditioner:
             for name, variable in state.named().items():
                 named[f"{index}_{name}"] = variable
         return named
+
+    def restore(self, plans: Sequence[LayerPlan], values: Mapping[str, np.ndarray]) -> None:
+        """Makes the state that of a checkpoint: values by the names of `state`.
+
+        Layers that the checkpoint does not hold start afresh.
+
+        Raises:
+            ValueError: The checkpoint does not fit, or lacks values of its own layers.
+        """
+        self.adopt(plans)
+        for plan in plans:
+            for name in self.layers[plan.weight].named():
+                if f"{plan.weight}_{name}" not in values:
+                    raise ValueError(
+                        f"KFAC: the checkpoint lacks {name} of layer '{plan.name}': it was not "
+                        f"saved with method={self.method!r}."
+                    )
+        self._reset()
+        variables = self.state()
+        for name, value in values.items():
+            variables[name].assign(value)
+
+    def _reset(self) -> None:
+        self.last_kl_clip.assign(1.0)
+        self.non_finite_steps.assign(0)
+        for state in self.layers.values():
+            for name, variable in state.variables.items():
+                variable.assign(self._initial(name, tuple(variable.shape), state.plan))
+            state.weight.assign(self._initial_weight)
+            state.counters.assign(tf.zeros_like(state.counters))
 
     # --- steps ---
 
