@@ -279,6 +279,7 @@ class KFAC(keras.optimizers.Optimizer):
         if not self.built and given is not None:
             self.build(given)
         variables = given if given is not None else self._trainable_variables
+        self._check_variables_are_known(variables)
         self._require_graph(grads)
         self._discovery = self._discover(grads, variables)
         # Statistics come from the raw gradients; only then may they become dense, be averaged,
