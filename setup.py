@@ -30,6 +30,7 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML>=6.0",
+            "tensorboard>=2.19",
         ],
     },
     entry_points={

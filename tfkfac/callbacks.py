@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -76,10 +77,15 @@ class KFACTensorBoard(keras.callbacks.Callback):
 
     Args:
         log_dir: Folder for TensorBoard's event files.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
     """
 
     def __init__(self, log_dir: str):
         super().__init__()
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("KFACTensorBoard: TensorBoard is missing: pip install tensorboard")
         self._writer = tf.summary.create_file_writer(str(log_dir))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
