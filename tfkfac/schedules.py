@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 
+@keras.saving.register_keras_serializable(package="tfkfac")
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
     """A base value multiplied by `factor` at each boundary that was reached.
 
