@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from tests.tfkfac.reference import Reference
+from tests.tfkfac.training import flat_weights, train_step
 from tfkfac import KFAC
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -75,21 +76,6 @@ def clone(model: keras.Model, build) -> keras.Model:
     copy = build()
     copy.set_weights(model.get_weights())
     return copy
-
-
-def train_step(model, optimizer, loss):
-    optimizer.build(model.trainable_variables)
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def step(inputs, targets):
-        with tf.GradientTape() as tape:
-            value = tf.reduce_mean(loss(targets, model(inputs, training=True)))
-            value += sum(model.losses)
-        gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return value
-
-    return step
 
 
 def assert_weights_equal(model, other, tolerance=1e-10, what=""):
@@ -234,15 +220,13 @@ def test_a_kronecker_factored_fisher_is_solved_exactly():
 def test_precision_of_factors():
     """`factor_dtype` decides the precision of state and solution, not the variables' one."""
     model = token_model()
-    weights, moved = model.get_weights(), {}
+    weights, before, moved = model.get_weights(), flat_weights(model), {}
     for dtype in ("float32", "float64"):
         model.set_weights(weights)
         optimizer = KFAC(factor_dtype=dtype, kl_clip=None, damping=1 / 64)
         train_step(model, optimizer, image_loss)(*token_batch(0))
         states = [v for s in optimizer.layers for v in s.variables.values()]
         assert {v.dtype for v in states} == {tf.as_dtype(dtype)}
-        moved[dtype] = np.concatenate(
-            [np.ravel(w - v) for w, v in zip(weights, model.get_weights(), strict=True)]
-        )
+        moved[dtype] = flat_weights(model) - before
     error = np.abs(moved["float32"] - moved["float64"]).max() / np.abs(moved["float64"]).max()
     assert 1e-12 < error < 1e-4
