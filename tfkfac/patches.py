@@ -196,7 +196,7 @@ def _prefers_spectrum(axes: list[_Axis], batch: int, channels: int, groups: int)
     The weights are rough, from timings on two AVX2 cores with and without oneDNN: extraction
     writes each patch (more slowly in groups) and multiplies at full speed; of the spectrum's
     three steps the transform is bound by memory, and the products, one small matrix per
-    frequency and group, reach a third of full speed and cost about 50,000 multiplications each
+    frequency and group, reach a quarter of full speed and cost about 50,000 multiplications each
     to start.
     """
     if not all(isinstance(axis.length, int) for axis in axes):
@@ -224,7 +224,7 @@ def _prefers_spectrum(axes: list[_Axis], batch: int, channels: int, groups: int)
     if width == 1:
         products = values * terms * 2
     else:
-        products = groups * terms * (batch * 2 * width**2 * 3 + 50_000)
+        products = groups * terms * (batch * 2 * width**2 * 4 + 50_000)
     blocks = math.prod(len(along.shifts) for along in taps) ** 2 * groups * width**2
     return 2 * transform + products + 2 * blocks * terms < extraction
 
