@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+
+# Small enough a condition number for float32 rounding not to grow.
+CALM: dict[str, Any] = {"learning_rate": 0.05, "damping": 0.1, "eigen_interval": 2}
 
 
 def dense_model() -> keras.Model:
@@ -78,3 +82,17 @@ def assert_factors_close(optimizer, other, tolerance: float) -> None:
     for (path, one), two in zip(actual.items(), expected.values(), strict=True):
         scale = np.abs(two).max()
         np.testing.assert_allclose(one, two, rtol=0, atol=tolerance * scale, err_msg=path)
+
+
+def compiled(optimizer, weights=None, model=None, **arguments) -> keras.Model:
+    model = dense_model() if model is None else model
+    if weights is not None:
+        model.set_weights(weights)
+    model.compile(optimizer, loss="mse", **arguments)
+    return model
+
+
+def assert_weights_close(model, other, tolerance=1e-6):
+    np.testing.assert_allclose(
+        flat_weights(model), flat_weights(other), rtol=tolerance, atol=tolerance
+    )
