@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfkfac import communication, plan, report
 from tfkfac.planning import Discovery, Layout, Weight, discover
 from tfkfac.preconditioner import Layers, LayerState, Preconditioner
-from tfkfac.schedules import Schedulable, as_interval, is_schedule
+from tfkfac.schedules import Schedulable, as_interval
 from tfkfac.statistics import Gradient
 
 _PLAN_KEY = "kfac_plan"
@@ -127,13 +127,13 @@ class KFAC(keras.optimizers.Optimizer):
         _check_range("kl_clip", kl_clip, kl_clip is None or kl_clip > 0, "positive, or None")
         if max_factor_size is not None:
             _check_range("max_factor_size", max_factor_size, max_factor_size >= 1, "at least 1")
-        if not is_schedule(damping):
+        if not callable(damping):
             _check_range("damping", damping, damping > 0, "positive")
         for option, interval in (
             ("factor_interval", factor_interval),
             ("eigen_interval", eigen_interval),
         ):
-            if not is_schedule(interval):
+            if not callable(interval):
                 whole = int(interval) == interval and interval >= 1
                 _check_range(option, interval, whole, "a whole number of at least 1")
         super().__init__(
@@ -174,7 +174,7 @@ class KFAC(keras.optimizers.Optimizer):
         self._plain: dict[int, str] = {}
 
     def _number_or_schedule(self, option: str, value: Any) -> Any:
-        if is_schedule(value):
+        if callable(value):
             return value
         dtype = "float32" if option == "damping" else "int64"
         return self.add_variable((), keras.initializers.Constant(value), dtype=dtype, name=option)
@@ -220,7 +220,7 @@ class KFAC(keras.optimizers.Optimizer):
 
     def _current(self, option: str) -> tf.Tensor:
         value = self._scheduled[option]
-        if is_schedule(value) and not isinstance(value, keras.Variable):
+        if callable(value):
             return tf.convert_to_tensor(value(self.iterations))
         return tf.convert_to_tensor(value)
 
@@ -357,12 +357,17 @@ class KFAC(keras.optimizers.Optimizer):
         preconditioner = self._existing_preconditioner()
         decay = preconditioner.factor_decay
         dtype = preconditioner.dtype
-        keep = tf.where(tf.equal(micro_step, 0), tf.constant(decay, dtype), tf.ones([], dtype))
+        first = tf.equal(micro_step, 0)
+        one, kept = tf.ones([], dtype), tf.constant(decay, dtype)
         share = tf.constant((1.0 - decay) / steps, dtype)
+        held = tf.where(first, one, kept + tf.cast(micro_step, dtype) * share)
         _when(
             self._is_due(self.factor_interval),
             lambda: preconditioner.update_factors(
-                _with_loss_scale(discovery.layers, self.loss_scale_factor), keep, share
+                _with_loss_scale(discovery.layers, self.loss_scale_factor),
+                tf.where(first, kept, one),
+                share,
+                held,
             ),
         )
 

@@ -187,14 +187,17 @@ class Preconditioner:
 
     # --- steps ---
 
-    def update_factors(self, layers: Layers, decay: tf.Tensor, share: tf.Tensor) -> None:
+    def update_factors(
+        self, layers: Layers, decay: tf.Tensor, share: tf.Tensor, held: tf.Tensor
+    ) -> None:
         """F ← decay · F + share · F_new for every layer of this trace.
 
-        With a plain step, decay = α and share = 1 − α. With gradient accumulation over k
-        micro-batches, share = (1 − α)/k, and only the first micro-batch decays.
+        With a plain step, decay = α, share = 1 − α and held = 1. With gradient accumulation over k
+        micro-batches, share = (1 − α)/k, only the first micro-batch decays, and `held` is the sum
+        of weights in F at that moment: 1, then α + share, α + 2 share, ...
 
         A layer whose new statistics are not finite, or all zero because the step did not use it,
-        contributes its old factors instead, and is counted.
+        contributes its old factors F / held instead, and is counted.
         """
         moments = [second_moments(plan, uses, self.dtype) for plan, uses in layers]
         flat = [m for pairs in moments for pair in pairs for m in pair if m is not None]
@@ -204,10 +207,15 @@ class Preconditioner:
                 (next(averaged), None if columns is None else next(averaged))
                 for _, columns in pairs
             ]
-            self._accumulate(self.layers[plan.weight], pairs, decay, share)
+            self._accumulate(self.layers[plan.weight], pairs, decay, share, held)
 
     def _accumulate(
-        self, state: LayerState, moments: Moments, decay: tf.Tensor, share: tf.Tensor
+        self,
+        state: LayerState,
+        moments: Moments,
+        decay: tf.Tensor,
+        share: tf.Tensor,
+        held: tf.Tensor,
     ) -> None:
         plan = state.plan
         rows, columns = combine(moments, plan.rows, plan.columns)
@@ -217,10 +225,10 @@ class Preconditioner:
         usable = finite & used
         for name, _ in state.sides():
             factor = state.variables[f"{name}_factor"]
-            contribution = tf.where(usable, new[name], factor)
+            contribution = tf.where(usable, new[name], factor / held)
             factor.assign(decay * factor + share * contribution)
         if self.debias:
-            one = tf.where(usable, tf.ones([], self.dtype), state.weight)
+            one = tf.where(usable, tf.ones([], self.dtype), state.weight / held)
             state.weight.assign(decay * state.weight + share * one)
         counted = tf.stack([usable, ~finite, finite & ~used, tf.constant(False)])
         state.counters.assign_add(tf.cast(counted, tf.int64))
