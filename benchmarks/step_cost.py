@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as models-train sets it
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -68,6 +68,8 @@ def quiet_tensorflow() -> Iterator[None]:
     lead elsewhere. A failing import still shows its traceback, which is printed afterwards.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves oneDNN out on processors without AVX-512, where it is faster as well.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
     stderr = os.dup(2)
     try:

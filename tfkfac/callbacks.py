@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfkfac.optimizer import KFAC
 from tfkfac.report import spectrum
-from tfkfac.schedules import is_schedule
 
 
 def find_kfac(optimizer: Any) -> KFAC | None:
@@ -61,7 +60,7 @@ class KFACParameterScheduler(keras.callbacks.Callback):
         optimizer = _require_kfac(self)
         for option, multiplier in self._multipliers.items():
             base = optimizer.base_values[option]
-            if is_schedule(base):
+            if callable(base):
                 raise TypeError(
                     f"KFACParameterScheduler: {option} follows the schedule given to KFAC's "
                     "constructor and cannot be multiplied"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 
 @keras.saving.register_keras_serializable(package="tfkfac")
@@ -57,11 +54,6 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 Schedulable = float | int | Callable[[Any], Any]
-
-
-def is_schedule(value: Any) -> TypeIs[Callable[[Any], Any]]:
-    """Whether `value` is a schedule (called with the step) rather than a number."""
-    return callable(value) and not isinstance(value, (int, float))
 
 
 def as_interval(value: Any) -> tf.Tensor:

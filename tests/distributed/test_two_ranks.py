@@ -20,10 +20,10 @@ def ranks(tmp_path_factory):
     """What both ranks wrote."""
     folder = tmp_path_factory.mktemp("ranks")
     launcher = Path(sys.executable).with_name("horovodrun")
-    command = [launcher, "-np", "2", "--gloo", sys.executable, "-m", "tests.distributed.worker"]
+    command = [str(launcher), "-np", "2", "--gloo", sys.executable, "-m", "tests.distributed.worker"]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
     done = subprocess.run(
-        [*command, folder], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return [dict(np.load(folder / f"rank{rank}.npz")) for rank in range(2)]

@@ -87,9 +87,7 @@ def main(folder: Path) -> None:
 
     hvd.init()
     model = make_model(seed=hvd.rank())
-    weights, history = train(
-        model, hvd.rank(), hvd.size(), [BroadcastVariables(), MetricAverage()]
-    )
+    weights, history = train(model, hvd.rank(), hvd.size(), [BroadcastVariables(), MetricAverage()])
     # A second training on top of the first: the state of rank 0 reaches a rank without any.
     late = make_model(seed=7 + hvd.rank())
     if hvd.rank() == 0:
