@@ -20,11 +20,10 @@ def ranks(tmp_path_factory):
     """What both ranks wrote."""
     folder = tmp_path_factory.mktemp("ranks")
     launcher = Path(sys.executable).with_name("horovodrun")
-    command = [str(launcher), "-np", "2", "--gloo", sys.executable, "-m", "tests.distributed.worker"]
+    worker_command = [sys.executable, "-m", "tests.distributed.worker", str(folder)]
+    command = [str(launcher), "-np", "2", "--gloo", *worker_command]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
-    done = subprocess.run(
-        [*command, str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return [dict(np.load(folder / f"rank{rank}.npz")) for rank in range(2)]
 
