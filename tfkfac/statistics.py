@@ -400,23 +400,28 @@ def _function_call(tensor: tf.Tensor, leaf: _Leaf) -> Found:
     body = graph.function_body(op)
     if body is None:
         return None
-    inner = _skip_identities(body.outputs[tensor.value_index])
+    inner = _skip_inside(body.outputs[tensor.value_index])
     if inner.op.type not in ("Conv2DBackpropFilter", "Conv3DBackpropFilterV2"):
         return "inside a called function"
     operands = []
-    for index in (0, 2):
-        operand = _skip_identities(inner.op.inputs[index])
-        position = next((i for i, given in enumerate(body.inputs) if given is operand), None)
+    for operand in (inner.op.inputs[0], inner.op.inputs[2]):
+        source = _skip_inside(operand)
+        position = next((i for i, given in enumerate(body.inputs) if given is source), None)
         if position is None:
             return "inside a called function"
-        operands.append(graph.outside(op.inputs[position]))
+        outer = graph.outside(op.inputs[position])
+        # A 1-D convolution runs as a 2-D one of height 1.
+        operands.append(
+            outer if outer.shape.rank == operand.shape.rank else tf.expand_dims(outer, 1)
+        )
     image, filters = operands
     shape = _static(inner.shape)
     return _convolution_use(inner.op, shape, image, filters, leaf.multipliers, depthwise=False)
 
 
-def _skip_identities(tensor: tf.Tensor) -> tf.Tensor:
-    while tensor.op.type in ("Identity", "Cast"):
+def _skip_inside(tensor: tf.Tensor) -> tf.Tensor:
+    """Looks through what leaves the elements alone, within one function."""
+    while tensor.op.type in ("Identity", "Cast") or graph.is_reshaping(tensor.op):
         tensor = tensor.op.inputs[0]
     return tensor
 

@@ -182,6 +182,9 @@ CASES: dict[str, Case] = {
     "conv1d same dilated": _case(
         (9, 5), _CONV, lambda: layers.Conv1D(4, 3, padding="same", dilation_rate=2)
     ),
+    "conv1d grouped": _case(
+        (9, 6), _CONV, lambda: layers.Conv1D(4, 3, groups=2, strides=2, padding="same")
+    ),
     "conv2d": _case((7, 6, 3), _CONV, lambda: layers.Conv2D(4, 3, padding="same")),
     "conv2d strided": _case(
         (7, 6, 3), _CONV, lambda: layers.Conv2D(4, (3, 2), strides=2, padding="same")
@@ -196,6 +199,12 @@ CASES: dict[str, Case] = {
         (9, 8, 3), _CONV, lambda: layers.Conv2D(4, 3, dilation_rate=(2, 1))
     ),
     "conv2d grouped": _case((7, 6, 6), _CONV, lambda: layers.Conv2D(4, 3, groups=2)),
+    "conv2d grouped dilated": _case(
+        (7, 6, 6),
+        {"kernel": "plain: inside a called function", "bias": "elementwise"},
+        lambda: layers.Conv2D(4, 2, groups=2, dilation_rate=2),
+    ),
+    "conv3d grouped": _case((4, 4, 4, 4), _CONV, lambda: layers.Conv3D(4, 2, groups=2)),
     "conv3d": _case((5, 4, 4, 2), _CONV, lambda: layers.Conv3D(3, 3, padding="same")),
     "conv3d strided": _case((5, 4, 4, 2), _CONV, lambda: layers.Conv3D(3, 2, strides=2)),
     "conv3d dilated": _case((5, 5, 5, 2), _CONV, lambda: layers.Conv3D(3, 2, dilation_rate=2)),
