@@ -107,6 +107,34 @@ def test_mixed_precision(restore_policy):
     assert all(np.abs(value - np.eye(value.shape[-1])).max() > 0.1 for value in found["float32"])
 
 
+def test_all_modes_together(restore_policy):
+    """Loss scaling and accumulation put the optimizer into nested branches, XLA compiles them."""
+    generator = np.random.default_rng(0)
+    inputs, targets = generator.integers(0, 9, (24, 4)), generator.normal(size=(24, 3))
+
+    def token_model():
+        return keras.Sequential(
+            [
+                keras.Input((4,), dtype="int32"),
+                layers.Embedding(9, 3),
+                layers.Flatten(),
+                layers.Dense(3),
+            ]
+        )
+
+    plain = compiled(KFAC(factor_interval=1, **CALM), model=token_model())
+    weights = plain.get_weights()
+    plain.fit(inputs, targets, batch_size=12, shuffle=False, verbose=0)
+    keras.config.set_dtype_policy("mixed_float16")
+    kfac = KFAC(factor_interval=1, gradient_accumulation_steps=2, global_clipnorm=100.0, **CALM)
+    model = compiled(kfac, weights, token_model(), jit_compile=True, steps_per_execution=2)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.fit(inputs, targets, batch_size=6, shuffle=False, verbose=0)
+    assert int(kfac.iterations) == 2
+    assert_weights_close(model, plain, 2e-4)
+    assert_factors_close(kfac, plain.optimizer, 2e-3)
+
+
 def test_loss_scale_factor_changes_nothing():
     plain = compiled(KFAC(factor_interval=1))
     scaled = compiled(KFAC(factor_interval=1, loss_scale_factor=64.0), plain.get_weights())
