@@ -44,8 +44,8 @@ class KFAC(keras.optimizers.Optimizer):
     that the model needs no change. The algorithm and the defaults are those of Pauloski et al.,
     "Convolutional Neural Network Training with Distributed K-FAC" (SC20).
 
-    Dense layers, convolutions of any kind, embeddings and attention projections are preconditioned,
-    with their biases; scale-and-shift parameters by the diagonal of the Fisher. What is not
+    Dense layers, convolutions, embeddings and attention projections are preconditioned, with their
+    biases; scale-and-shift parameters by the diagonal of the Fisher. What is not
     recognised gets the inner optimizer's plain update; `report()` names it with the reason.
 
     Under Horovod (after `hvd.init()`) gradients and factors are averaged over the ranks.
