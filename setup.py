@@ -37,6 +37,13 @@ setup(
         "console_scripts": [
             "models-train = models.train:main",
             "models-plot = models.plot:main",
+            "tfkfac-plan = tfkfac.plan_command:main",
+            "nmt-average = nmt.average:main",
+            "nmt-data = nmt.datasets:main",
+            "nmt-evaluate = nmt.evaluate:main",
+            "nmt-score = nmt.score:main",
+            "nmt-train = nmt.train:main",
+            "nmt-translate = nmt.translate:main",
         ],
     },
 )

@@ -29,8 +29,9 @@ import numpy as np
 from models.plot import read_log
 from models.run_directory import RunDirectory
 
-# Steps of half an epoch at 128 images a step.
-PERIOD = 195
+# Steps between two looks at the test images, at 128 images a step: half an epoch while tuning, a
+# third of one in the trainings that are compared.
+TUNING_PERIOD, PERIOD = 195, 130
 THREADS = os.cpu_count() or 1
 
 
@@ -43,26 +44,37 @@ class Contestant:
     options: tuple[str, ...] = ()
 
 
+KFAC_OPTIONS = (
+    *("--damping", "0.003", "--debias", "--kl-clip", "0.001", "--kl-clip-learning-rate", "0.1"),
+    *("--factor-interval", "5", "--eigen-interval", "25"),
+)
+
 CONTESTANTS = (
-    Contestant("sgd", (0.05, 0.1, 0.2)),
+    Contestant("sgd", (0.1, 0.2, 0.4)),
     Contestant("adamw", (0.001, 0.003, 0.01)),
-    Contestant("muon", (0.005, 0.01, 0.02)),
-    Contestant("kfac", (0.03, 0.1, 0.3), ("--factor-interval", "5", "--eigen-interval", "25")),
+    Contestant("muon", (0.01, 0.02, 0.04)),
+    Contestant("kfac", (0.05, 0.1, 0.2), KFAC_OPTIONS),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: `periods` of half an epoch."""
+    """One training: so many periods of so many steps."""
 
     contestant: Contestant
     learning_rate: float
     periods: int
+    period: int
     seed: int
     stage: str
 
+    @property
+    def steps(self) -> int:
+        """Length of the training."""
+        return self.periods * self.period
+
     def directory(self, runs: Path) -> Path:
-        name = f"{self.contestant.name}-{self.learning_rate:g}-{self.periods}-seed{self.seed}"
+        name = f"{self.contestant.name}-{self.learning_rate:g}-{self.steps}-seed{self.seed}"
         return runs / self.stage / name
 
     def complete(self, runs: Path) -> bool:
@@ -77,8 +89,16 @@ class Run:
         command = [sys.executable, "-m", "models.train"]
         command += ["--config", f"cifar10-resnet20-{self.contestant.name}", "--data", str(data)]
         command += ["--learning-rate", str(self.learning_rate), *self.contestant.options]
-        command += ["--epochs", str(self.periods), "--steps-per-epoch", str(PERIOD)]
-        command += ["--warmup-epochs", "0.5", "--seed", str(self.seed), "--out", str(directory)]
+        command += ["--epochs", str(self.periods), "--steps-per-epoch", str(self.period)]
+        # A warm-up of a fifth of the training.
+        command += [
+            "--warmup-epochs",
+            str(0.2 * self.periods),
+            "--seed",
+            str(self.seed),
+            "--out",
+            str(directory),
+        ]
         resumable = (directory / "last.keras").exists()
         command += ["--resume"] if resumable else ["--overwrite"]
         print(f"== {directory}", flush=True)
@@ -97,7 +117,7 @@ class Run:
 def tuning(periods: int) -> list[Run]:
     """The contest of learning rates."""
     return [
-        Run(contestant, rate, periods, 0, "tuning")
+        Run(contestant, rate, periods, TUNING_PERIOD, 0, "tuning")
         for contestant in CONTESTANTS
         for rate in contestant.learning_rates
     ]
@@ -110,7 +130,8 @@ def finals(best: dict[str, float], periods: int, shorter: int, seeds: Sequence[i
         for contestant in CONTESTANTS:
             lengths = (periods, shorter) if contestant.name == "kfac" else (periods,)
             for length in lengths:
-                runs.append(Run(contestant, best[contestant.name], length, seed, "final"))
+                rate = best[contestant.name]
+                runs.append(Run(contestant, rate, length, PERIOD, seed, "final"))
     return runs
 
 
@@ -133,7 +154,7 @@ def rows(runs: Sequence[Run], directory: Path) -> Iterator[dict[str, object]]:
             "stage": run.stage,
             "optimizer": run.contestant.name,
             "learning_rate": run.learning_rate,
-            "epochs": run.periods / 2,
+            "steps": run.steps,
             "seed": run.seed,
             "accuracy": log[-1]["val_accuracy"] if log else "",
             "loss": log[-1]["loss"] if log else "diverged",
@@ -152,18 +173,18 @@ def plot(runs: Sequence[Run], directory: Path, out: Path) -> None:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if run.complete(directory):
-            groups[f"{run.contestant.name}, {run.periods / 2:g} epochs"].append(run)
+            groups[f"{run.contestant.name}, {run.steps} steps"].append(run)
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
     for label, members in groups.items():
         logs = [read_log(RunDirectory(run.directory(directory)).log) for run in members]
         accuracy = np.array([[row["val_accuracy"] for row in log] for log in logs])
         seconds = np.array([[row["cpu_seconds"] / THREADS for row in log] for log in logs])
-        epochs = (np.arange(accuracy.shape[1]) + 1) / 2
-        for axes, x in zip(panels, (epochs, seconds.mean(axis=0)), strict=True):
+        steps = (np.arange(accuracy.shape[1]) + 1) * PERIOD
+        for axes, x in zip(panels, (steps, seconds.mean(axis=0)), strict=True):
             (line,) = axes.plot(x, accuracy.mean(axis=0), "o-", label=label)
             for seed in accuracy:
                 axes.plot(x, seed, color=line.get_color(), alpha=0.3, linewidth=0.8)
-    panels[0].set(xlabel="epochs", ylabel="test accuracy")
+    panels[0].set(xlabel="steps of 128 images", ylabel="test accuracy")
     panels[1].set(xlabel=f"seconds (processor time / {THREADS} threads, training steps only)")
     for axes in panels:
         axes.grid(alpha=0.3)
@@ -179,11 +200,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="cifar10.npz")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar10-study"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--tuning-periods", type=int, default=1, help="half epochs (default: 1)")
-    parser.add_argument("--periods", type=int, default=4, help="half epochs (default: 4)")
-    parser.add_argument("--shorter", type=int, default=3, help="K-FAC's short run (default: 3)")
+    parser.add_argument("--tuning-periods", type=int, default=1, help="of 195 steps (default: 1)")
+    parser.add_argument("--periods", type=int, default=3, help="of 130 steps (default: 3)")
+    parser.add_argument("--shorter", type=int, default=2, help="K-FAC's short run (default: 2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--report-only", action="store_true", help="train nothing; report what is complete"
+    )
     options = parser.parse_args()
     contest = tuning(options.tuning_periods)
     if not options.report_only:
@@ -195,6 +218,8 @@ def main() -> None:
     for run in compared:
         if not options.report_only:
             run.train(options.runs, options.data)
+    if options.report_only:
+        compared = [run for run in compared if run.complete(options.runs)]
     options.out.mkdir(parents=True, exist_ok=True)
     table = list(rows([*contest, *compared], options.runs))
     with (options.out / "cifar10_study.csv").open("w", newline="") as file:

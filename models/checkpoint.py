@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from models.errors import InputError
-from models.files import replacing
 from models.run_directory import PROGRESS, Progress
+from tfkfac.errors import InputError
+from tfkfac.files import replacing
 
 
 def save(model: Any, path: Path, progress: Progress) -> None:

@@ -7,16 +7,27 @@ option of the command line, with hyphens for its underscores.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from models.errors import InputError
+from tfkfac import options
+from tfkfac.errors import InputError, unknown
+from tfkfac.options import (
+    COUNT,
+    FLAG,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TEXT,
+    Kind,
+    one_of,
+)
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -31,74 +42,22 @@ DEFAULT_LEARNING_RATES = {"sgd": 0.1, "kfac": 0.1, "adamw": 0.001, "muon": 0.01}
 VERSIONS = "versions"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What an option's value has to be.
-
-    Args:
-        expected: in words, for messages.
-        parse: from text, a list of texts or a value of the right type; raises ValueError or
-            TypeError.
-        valid: whether a parsed value is in range.
-        names: all values there are, for an option that chooses.
-    """
-
-    expected: str
-    parse: Callable[[Any], Any]
-    valid: Callable[[Any], bool] = lambda value: True
-    names: tuple[str, ...] = ()
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-def _flag(value: Any) -> bool:
-    words = {"true": True, "false": False, "yes": True, "no": False}
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
-
-
-def _number(value: Any) -> float:
-    if not math.isfinite(number := float(value)):
-        raise ValueError(value)
-    return number
-
-
 def _epochs(value: Any) -> tuple[float, ...]:
     items = value.split(",") if isinstance(value, str) else value
-    return tuple(_number(item) for item in items if item != "")
+    return tuple(options.number(item) for item in items if item != "")
 
 
 def _increasing(values: tuple[float, ...]) -> bool:
     return all(later > earlier for earlier, later in zip((0.0, *values), values, strict=False))
 
 
-TEXT = Kind("text", _text, lambda value: value != "")
-FLAG = Kind("true or false", _flag)
-COUNT = Kind("a whole number above 0", lambda value: int(str(value)), lambda value: value > 0)
-SEED = Kind(
-    "a whole number from 0 to 4294967295",
-    lambda value: int(str(value)),
-    lambda value: 0 <= value < 2**32,
+EPOCHS = Kind(
+    "increasing epochs above 0 such as 35,75,90", _epochs, _increasing, metavar="E1,E2,..."
 )
-POSITIVE = Kind("a number above 0", _number, lambda value: value > 0)
-NOT_NEGATIVE = Kind("a number, 0 or more", _number, lambda value: value >= 0)
-FRACTION = Kind("a number from 0 to below 1", _number, lambda value: 0 <= value < 1)
-SHARE = Kind("a number from 0 to 1", _number, lambda value: 0 <= value <= 1)
-EPOCHS = Kind("increasing epochs above 0 such as 35,75,90", _epochs, _increasing)
-
-
-def _one_of(*names: str) -> Kind:
-    return Kind(f"one of {', '.join(names)}", _text, lambda value: value in names, names)
 
 
 def _option(group: str, kind: Kind, default: Any, help: str) -> Any:
-    """A dataclass field that knows its documentation; None as default also allows None."""
-    return field(default=default, metadata={"group": group, "kind": kind, "help": help})
+    return options.option(kind, default, help, group)
 
 
 @dataclass(frozen=True)
@@ -109,7 +68,7 @@ class TrainingConfig:
         InputError: if a value is out of range, or two options contradict each other.
     """
 
-    dataset: str = _option("data", _one_of(*DATASETS), "digits", "what to train on")
+    dataset: str = _option("data", one_of(*DATASETS), "digits", "what to train on")
     data: str | None = _option(
         "data",
         TEXT,
@@ -119,7 +78,7 @@ class TrainingConfig:
     )
     model: str | None = _option(
         "data",
-        _one_of(*CIFAR_MODELS, *IMAGENET_MODELS),
+        one_of(*CIFAR_MODELS, *IMAGENET_MODELS),
         None,
         "network; without: resnet8 for digits, resnet20 for cifar10, resnet50 for imagenet",
     )
@@ -130,7 +89,7 @@ class TrainingConfig:
         "data", FLAG, False, "resnet50/101/152: stride in the 3x3 convolution ('v1.5')"
     )
 
-    optimizer: str = _option("optimizer", _one_of(*OPTIMIZERS), "sgd", "what to train with")
+    optimizer: str = _option("optimizer", one_of(*OPTIMIZERS), "sgd", "what to train with")
     learning_rate: float | None = _option(
         "optimizer",
         POSITIVE,
@@ -155,7 +114,7 @@ class TrainingConfig:
 
     schedule: str = _option(
         "schedule",
-        _one_of("step", "linear", "cosine", "constant"),
+        one_of("step", "linear", "cosine", "constant"),
         "linear",
         "learning rate after the warm-up: dropping at decay_epochs, falling to zero at the last "
         "epoch along a line or a cosine, or constant",
@@ -194,12 +153,19 @@ class TrainingConfig:
         "kfac", FRACTION, 0.95, "weight of the past in the factors' running average"
     )
     kl_clip: float = _option("kfac", POSITIVE, 0.001, "bound on the size of a step")
+    kl_clip_learning_rate: float | None = _option(
+        "kfac",
+        POSITIVE,
+        None,
+        "learning rate in the formula of the clip; without: the current one as in the paper, "
+        "where the clip undoes a decay of the learning rate for as long as it binds",
+    )
     method: str = _option(
-        "kfac", _one_of("eigen", "inverse"), "eigen", "eigenbases, or explicit inverses"
+        "kfac", one_of("eigen", "inverse"), "eigen", "eigenbases, or explicit inverses"
     )
     elementwise: str = _option(
         "kfac",
-        _one_of("diagonal", "plain"),
+        one_of("diagonal", "plain"),
         "diagonal",
         "batch norm's scale and offset: divided by the Fisher's diagonal, or left to SGD as in "
         "the paper",
@@ -211,6 +177,26 @@ class TrainingConfig:
         False,
         "factors' averages start at zero and are divided by their weights, rather than at the "
         "identity as in the paper; for short trainings",
+    )
+
+    placement: str = _option(
+        "kfac",
+        one_of("factor-wise", "layer-wise", "hybrid"),
+        "factor-wise",
+        "on several ranks, who preconditions a layer: every rank, one, or some of them",
+    )
+    gradient_worker_fraction: float = _option(
+        "kfac", POSITIVE, 0.5, "hybrid: share of the ranks that precondition a layer"
+    )
+    refresh_above: int | None = _option(
+        "kfac",
+        COUNT,
+        None,
+        "order of a factor above which its basis is refreshed by matrix products that the ranks "
+        "share, rather than decomposed anew; without: never",
+    )
+    half_precision_exchange: bool = _option(
+        "kfac", FLAG, False, "send gradients and factors between ranks as float16"
     )
 
     epochs: int = _option("training", COUNT, 10, "epochs, counted from the training's beginning")
@@ -228,7 +214,7 @@ class TrainingConfig:
 
     precision: str = _option(
         "execution",
-        _one_of("float32", "mixed_float16", "mixed_bfloat16"),
+        one_of("float32", "mixed_float16", "mixed_bfloat16"),
         "float32",
         "Keras's dtype policy",
     )
@@ -249,9 +235,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
-            value = getattr(self, name)
-            if not (value is None and option.default is None):
-                _check(option.metadata["kind"], value, name)
+            options.check(option, getattr(self, name))
         if self.decay_epochs and self.schedule != "step":
             raise InputError(f"decay_epochs needs schedule step, but schedule is {self.schedule}")
         if self.schedule in ("linear", "cosine") and self.warmup_epochs >= self.epochs:
@@ -283,49 +267,13 @@ OPTIONS = {option.name: option for option in dataclasses.fields(TrainingConfig)}
 
 
 def convert(name: str, value: Any, where: str) -> Any:
-    """The value of option `name` from text, a list of texts, or None.
-
-    Args:
-        name: a key of `OPTIONS`.
-        value: what a configuration or a command line says; "null" counts as None.
-        where: what the error message calls the place, such as "--epochs".
-
-    Raises:
-        InputError: if the option takes no such value.
-    """
-    option = OPTIONS[name]
-    kind: Kind = option.metadata["kind"]
-    if value is None or value == "null":
-        if option.default is None:
-            return None
-        raise InputError(f"{where}: expected {kind.expected}, not null")
-    try:
-        parsed = kind.parse(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: expected {kind.expected}, not {value!r}") from None
-    _check(kind, parsed, where)
-    return parsed
-
-
-def _check(kind: Kind, value: Any, where: str) -> None:
-    if kind.valid(value):
-        return
-    if kind.names:
-        raise unknown("value", str(value), kind.names, where)
-    raise InputError(f"{where}: expected {kind.expected}, not {value!r}")
-
-
-def unknown(what: str, name: str, known: Iterable[str], where: str) -> InputError:
-    """The error for a name that is none of the known ones, with the nearest of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return InputError(f"{where}: unknown {what} {name} ({hint})")
+    """The value of option `name`, a key of `OPTIONS`; see `tfkfac.options.convert`."""
+    return options.convert(OPTIONS[name], value, where)
 
 
 def preset_names() -> list[str]:
     """The configurations that come with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    return options.preset_names(PRESETS)
 
 
 def find(name: str) -> Path:
@@ -334,14 +282,7 @@ def find(name: str) -> Path:
     Raises:
         InputError: if there is neither.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    if (preset := PRESETS / f"{name}.yaml").is_file():
-        return preset
-    if path.suffix or len(path.parts) > 1:
-        raise InputError(f"--config: no file {name}")
-    raise unknown("configuration", name, preset_names(), "--config")
+    return options.find(name, PRESETS)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -351,39 +292,14 @@ def read(path: Path) -> dict[str, Any]:
         InputError: naming file and line, if the file is not a mapping, sets an option twice or
             one that does not exist, or gives one a value it does not take.
     """
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: no valid YAML ({error.problem})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: no valid YAML ({error})") from error
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"{path}:1: expected lines such as 'epochs: 10'")
     values: dict[str, Any] = {}
-    for key, node in root.value:
-        where = f"{path}:{key.start_mark.line + 1}"
-        if key.value == VERSIONS:
+    for entry in options.read_entries(path, "epochs: 10"):
+        if entry.key == VERSIONS:
             continue
-        if key.value not in OPTIONS:
-            raise unknown("option", str(key.value), OPTIONS, where)
-        if key.value in values:
-            raise InputError(f"{where}: {key.value} is set twice")
-        values[key.value] = convert(key.value, _plain(node), f"{where}: {key.value}")
+        if entry.key not in OPTIONS:
+            raise unknown("option", entry.key, OPTIONS, entry.where)
+        values[entry.key] = convert(entry.key, entry.value, f"{entry.where}: {entry.key}")
     return values
-
-
-def _plain(node: yaml.Node) -> Any:
-    """Scalars as they are written, since YAML takes 1e-3 for a string; null as None."""
-    if isinstance(node, yaml.ScalarNode):
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
-    return {}  # no option takes a mapping
 
 
 def text(config: TrainingConfig, versions: Mapping[str, str]) -> str:

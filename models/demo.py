@@ -21,11 +21,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from models.command_line import Parser, exit_code
-from models.errors import InputError
-from models.files import replacing
 from models.plot import read_log
 from models.run_directory import RunDirectory
+from tfkfac.command_line import Parser, exit_code
+from tfkfac.errors import InputError
+from tfkfac.files import replacing
 
 EPOCHS = 4
 BATCH_SIZE = 128

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.command_line import Parser, exit_code
 from models.config import unknown
-from models.errors import InputError
-from models.files import replacing
 from models.run_directory import COLUMNS, RunDirectory
+from tfkfac.command_line import Parser, exit_code
+from tfkfac.errors import InputError
+from tfkfac.files import replacing
 
 LABELS = {
     "epoch": "epoch",

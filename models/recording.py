@@ -12,8 +12,8 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from models import checkpoint
-from models.errors import TrainingError
 from models.run_directory import LogRow, Progress, RunDirectory
+from tfkfac.errors import TrainingError
 
 
 @dataclass

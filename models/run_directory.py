@@ -11,8 +11,8 @@ from pathlib import Path
 
 from models import config as configuration
 from models.config import TrainingConfig
-from models.errors import InputError
-from models.files import remove_leftovers, replacing
+from tfkfac.errors import InputError
+from tfkfac.files import remove_leftovers, replacing
 
 # The member of a checkpoint (a zip archive) that holds its `Progress`.
 PROGRESS = "training.json"

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import config as configuration
-from models.command_line import Parser, exit_code, quiet_tensorflow
-from models.config import FLAG, OPTIONS, TrainingConfig
-from models.errors import InputError
-from models.ranks import launched_as_first
+from models.config import OPTIONS, TrainingConfig
 from models.run_directory import RunDirectory
+from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
+from tfkfac.errors import InputError
+from tfkfac.options import as_given
+from tfkfac.ranks import launched_as_first
 
 DESCRIPTION = """\
 Train a reference network. Options come from a configuration file and from the
@@ -71,18 +72,8 @@ def parser() -> Parser:
         help="YAML file with options, or the name of one that comes with it (see below)",
     )
     groups = {name: result.add_argument_group(title) for name, title in GROUPS.items()}
-    for name, option in OPTIONS.items():
-        kind = option.metadata["kind"]
-        default = "" if option.default is None else f" (default: {_as_given(option.default)})"
-        extra: dict[str, Any] = {"metavar": _metavar(kind)}
-        if kind is FLAG:
-            extra = {"action": argparse.BooleanOptionalAction}
-        groups[option.metadata["group"]].add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            help=option.metadata["help"].replace("%", "%%") + default,
-            **extra,
-        )
+    for option in OPTIONS.values():
+        add_option(groups[option.metadata["group"]], option)
     for flag, meaning in {
         "--resume": "continue the training in the run directory exactly; without --config, its "
         "options are those saved there",
@@ -125,8 +116,8 @@ def effective_config(
         old, new = getattr(saved, name), getattr(config, name)
         if name not in free and old != new:
             raise InputError(
-                f"--resume: {name} is {_as_given(new)}, but the training in {config.out} has "
-                f"{_as_given(old)}; it must stay the same"
+                f"--resume: {name} is {as_given(new)}, but the training in {config.out} has "
+                f"{as_given(old)}; it must stay the same"
             )
     return config
 
@@ -163,21 +154,6 @@ def _what_is_safe(run: RunDirectory) -> str:
         f"the checkpoint of epoch {progress.epoch} is safe in {run.last}; "
         f"continue with: models-train --out {run.path} --resume"
     )
-
-
-def _as_given(value: Any) -> str:
-    """A value as a configuration has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(f"{item:g}" for item in value) or "none"
-    return "null" if value is None else str(value)
-
-
-def _metavar(kind: configuration.Kind) -> str:
-    if kind.names:
-        return "{" + ",".join(kind.names) + "}"
-    return {"text": "PATH", configuration.EPOCHS.expected: "E1,E2,..."}.get(kind.expected, "N")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from models import checkpoint, optimizers, resnet
 from models import config as configuration
-from models import ranks as processes
 from models.config import CIFAR_MODELS, TrainingConfig
 from models.data.dataset import Dataset, Shard
-from models.errors import InputError
-from models.files import replacing
-from models.ranks import Ranks
 from models.recording import Recorder
 from models.run_directory import Progress, RunDirectory
+from tfkfac import ranks as processes
+from tfkfac.errors import InputError
+from tfkfac.files import replacing
+from tfkfac.ranks import Ranks
 
 # What the readers' checks and TensorFlow's decoders say of damaged data.
 _DAMAGED_IMAGE = ("neither JPEG nor PNG", "image/class/label outside", "JPEG", "PNG")
@@ -109,9 +109,14 @@ def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
     callbacks: list[Any] = []
     if ranks.size > 1:
         from models.averaging import BatchNormAverage
-        from tfkfac.callbacks import BroadcastVariables, MetricAverage
+        from tfkfac.rank_callbacks import BroadcastVariables, MetricAverage, StallWatchdog
 
-        callbacks += [BroadcastVariables(), BatchNormAverage(), MetricAverage()]
+        callbacks += [
+            BroadcastVariables(),
+            BatchNormAverage(),
+            MetricAverage(),
+            StallWatchdog(),
+        ]
     recorder = Recorder(run, progress, rate, config.epochs, None if progress_bar else say)
     if ranks.is_first:
         callbacks.append(recorder)

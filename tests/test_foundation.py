@@ -44,7 +44,10 @@ def declared(*extras: str) -> dict[str, Requirement]:
 
 def test_commands_lead_to_functions() -> None:
     commands = DISTRIBUTION.entry_points.select(group="console_scripts")
-    assert {command.name for command in commands} == {"models-train", "models-plot"}
+    assert {command.name for command in commands} == {
+        *("tfkfac-plan", "models-train", "models-plot"),
+        *("nmt-data", "nmt-train", "nmt-translate", "nmt-score", "nmt-evaluate", "nmt-average"),
+    }
     for command in commands:
         assert callable(command.load()), command
 

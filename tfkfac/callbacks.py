@@ -1,14 +1,12 @@
-"""Keras callbacks for K-FAC: hyperparameters by epoch, TensorBoard scalars, several ranks."""
+"""Keras callbacks for K-FAC: hyperparameters by epoch, and TensorBoard scalars."""
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfkfac.optimizer import KFAC
@@ -106,54 +104,6 @@ class KFACTensorBoard(keras.callbacks.Callback):
         self._writer.flush()
 
 
-class BroadcastVariables(keras.callbacks.Callback):
-    """Gives every Horovod rank the model and optimizer state of rank 0 when training starts.
-
-    Raises:
-        RuntimeError: Horovod is not initialised.
-    """
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Broadcasts weights, optimizer variables and K-FAC's factors and bases."""
-        hvd = _require_horovod("BroadcastVariables")
-        optimizer = self.model.optimizer
-        if not optimizer.built:
-            # Every rank must broadcast the same variables, whichever of them was restored.
-            optimizer.build(self.model.trainable_variables)
-        for variable in [*self.model.variables, *optimizer.variables]:
-            variable.assign(hvd.broadcast(tf.convert_to_tensor(variable), root_rank=0))
-        kfac = find_kfac(optimizer)
-        if kfac is not None:
-            # Factors exist only where a step was taken or a checkpoint loaded: the other ranks
-            # learn the layer plans together with the values.
-            store: dict[str, Any] = {}
-            if hvd.rank() == 0:
-                kfac.save_own_variables(store)
-            store = hvd.broadcast_object(store, root_rank=0)
-            if hvd.rank() != 0:
-                kfac.load_own_variables(store)
-
-
-class MetricAverage(keras.callbacks.Callback):
-    """Replaces each epoch's logs by their means over Horovod's ranks.
-
-    Put it before the callbacks that use the logs.
-
-    Raises:
-        RuntimeError: Horovod is not initialised.
-    """
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Averages `logs` in place."""
-        hvd = _require_horovod("MetricAverage")
-        if not logs:
-            return
-        names = sorted(logs)
-        values = np.array([float(logs[name]) for name in names])
-        means = hvd.allreduce(tf.constant(values), name="kfac_metrics", op=hvd.Average).numpy()
-        logs.update(zip(names, means.tolist(), strict=True))
-
-
 def _require_kfac(callback: keras.callbacks.Callback) -> KFAC:
     optimizer = find_kfac(callback.model.optimizer)
     if optimizer is None:
@@ -162,12 +112,3 @@ def _require_kfac(callback: keras.callbacks.Callback) -> KFAC:
             f"{type(callback.model.optimizer).__name__}"
         )
     return optimizer
-
-
-def _require_horovod(name: str) -> Any:
-    hvd = sys.modules.get("horovod.tensorflow")
-    if hvd is None or not hvd.is_initialized():
-        raise RuntimeError(
-            f"{name}: import horovod.tensorflow as hvd and call hvd.init() before training"
-        )
-    return hvd

@@ -34,12 +34,13 @@ class Basis:
 def decompose(factor: tf.Tensor, side: Side) -> Basis:
     """Eigendecomposition of a factor; eigenvalues of at most 1e-10 become 0."""
     if side.structure == DIAGONAL:
-        return Basis(_clean(factor), None)
+        return Basis(clean(factor), None)
     values, vectors = tf.linalg.eigh(factor)
-    return Basis(_clean(values), vectors)
+    return Basis(clean(values), vectors)
 
 
-def _clean(values: tf.Tensor) -> tf.Tensor:
+def clean(values: tf.Tensor) -> tf.Tensor:
+    """Eigenvalues with those of at most 1e-10 set to 0."""
     return tf.where(values > SMALLEST_EIGENVALUE, values, tf.zeros_like(values))
 
 

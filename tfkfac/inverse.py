@@ -14,16 +14,16 @@ from tfkfac.plan import DIAGONAL, IDENTITY, LayerPlan, Side
 from tfkfac.structure import crop, multiply_columns, multiply_rows, pad
 
 
-def invert(
+def damp(
     plan: LayerPlan, row_factor: tf.Tensor, column_factor: tf.Tensor | None, damping: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Damped inverses of a layer's factors, in the factors' own structure.
+    """A layer's factors with their share of the damping, in their own structure.
 
     Groups are layers of their own, each with its own π.
     """
     damping = tf.cast(damping, row_factor.dtype)
     if column_factor is None:
-        return 1.0 / (row_factor + damping), None
+        return row_factor + damping, None
     row_mean = _mean_diagonal(row_factor, plan.rows)
     column_mean = _mean_diagonal(column_factor, plan.columns)
     positive = (row_mean > 0) & (column_mean > 0)
@@ -31,8 +31,8 @@ def invert(
     pi = tf.sqrt(tf.where(positive, row_mean / safe, tf.ones_like(row_mean)))
     root = tf.sqrt(damping)
     return (
-        _damped_inverse(row_factor, plan.rows, root * pi),
-        _damped_inverse(column_factor, plan.columns, root / pi),
+        _shifted(row_factor, plan.rows, root * pi),
+        _shifted(column_factor, plan.columns, root / pi),
     )
 
 
@@ -42,13 +42,20 @@ def _mean_diagonal(factor: tf.Tensor, side: Side) -> tf.Tensor:
     return tf.reduce_sum(diagonal, axis=list(range(1, diagonal.shape.rank))) / side.size
 
 
-def _damped_inverse(factor: tf.Tensor, side: Side, shift: tf.Tensor) -> tf.Tensor:
+def _shifted(factor: tf.Tensor, side: Side, shift: tf.Tensor) -> tf.Tensor:
     shift = tf.reshape(shift, [-1] + [1] * (factor.shape.rank - 1))
+    return factor + (shift if side.structure == DIAGONAL else shift * _identity(factor))
+
+
+def _identity(factor: tf.Tensor) -> tf.Tensor:
+    return tf.broadcast_to(tf.eye(factor.shape[-1], dtype=factor.dtype), tf.shape(factor))
+
+
+def invert(damped: tf.Tensor, side: Side) -> tf.Tensor:
+    """Inverse of a damped factor; it undoes itself."""
     if side.structure == DIAGONAL:
-        return 1.0 / (factor + shift)
-    identity = tf.eye(factor.shape[-1], dtype=factor.dtype)
-    identity = tf.broadcast_to(identity, tf.shape(factor))
-    return tf.linalg.cholesky_solve(tf.linalg.cholesky(factor + shift * identity), identity)
+        return 1.0 / damped
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(damped), _identity(damped))
 
 
 def precondition(

@@ -11,9 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfac import communication, plan, report
+from tfkfac import plan, report
+from tfkfac.communication import detect
+from tfkfac.layer_state import LayerState
+from tfkfac.placement import FACTOR_WISE, PLACEMENTS, make_grid
 from tfkfac.planning import Discovery, Layout, Weight, discover
-from tfkfac.preconditioner import Layers, LayerState, Preconditioner
+from tfkfac.preconditioner import Distribution, Layers, Preconditioner
 from tfkfac.schedules import Schedulable, as_interval
 from tfkfac.statistics import Gradient
 
@@ -32,6 +35,14 @@ class Settings:
     oversized: str
     elementwise: str
     factor_dtype: str | None
+    kl_clip_learning_rate: float | None
+    placement: str
+    gradient_worker_fraction: float
+    balance: str
+    refresh_above: int | None
+    gradient_compression: str | None
+    factor_compression: str | None
+    communication: str
 
 
 @keras.saving.register_keras_serializable(package="tfkfac")
@@ -48,7 +59,9 @@ class KFAC(keras.optimizers.Optimizer):
     biases; scale-and-shift parameters by the diagonal of the Fisher. What is not
     recognised gets the inner optimizer's plain update; `report()` names it with the reason.
 
-    Under Horovod (after `hvd.init()`) gradients and factors are averaged over the ranks.
+    Under Horovod (after `hvd.init()`) gradients and factors are averaged over the ranks, and the
+    decompositions are spread over them; see `tfkfac.placement` for who does what. The same script
+    runs on one process and on many.
 
     Args:
         learning_rate: Of the default inner optimizer: a float or a `LearningRateSchedule`.
@@ -73,6 +86,22 @@ class KFAC(keras.optimizers.Optimizer):
             no preconditioning) for scale-and-shift parameters and biases that stand alone.
         factor_dtype: Precision of factors and decompositions; None for float32, or float64 where a
             variable has it.
+        kl_clip_learning_rate: lr in the formula of the KL clip; None for the current one (SC20).
+            Where the clip binds it then undoes a schedule of the learning rate; with a number, such
+            as the schedule's peak, the schedule acts on clipped steps too.
+        placement: Under Horovod, who preconditions: `"factor-wise"` (every rank, from bases that
+            owners decompose; SC20's K-FAC-opt), `"layer-wise"` (each layer's owner alone, who sends
+            its directions every step; K-FAC-lw: least memory), or `"hybrid"` (some ranks; KAISA).
+        gradient_worker_fraction: For `"hybrid"`, the share of ranks that precondition a layer, in
+            (0, 1], rounded down to a divisor of the number of ranks.
+        balance: What the owners share evenly: `"time"` of decompositions (n³), or `"memory"`.
+        refresh_above: Order of a factor above which its eigenbasis is decomposed only once and from
+            then on refreshed by matrix products that all ranks which hold it share (see
+            `tfkfac.refresh`); None for never. With `method="eigen"` only.
+        gradient_compression: `"float16"` to average gradients in half precision, or None.
+        factor_compression: `"float16"` to average factors in half precision, or None.
+        communication: `"auto"` (Horovod once `hvd.init()` was called), `"horovod"` (that, or an
+            error), or `"none"` (this process alone).
         weight_decay: Decoupled: each update also subtracts `learning_rate * weight_decay * weight`.
         clipnorm, clipvalue, global_clipnorm: Clip the raw gradients, before preconditioning.
         use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
@@ -107,6 +136,14 @@ class KFAC(keras.optimizers.Optimizer):
         oversized: str = plan.DIAGONAL,
         elementwise: str = "diagonal",
         factor_dtype: str | None = None,
+        kl_clip_learning_rate: float | None = None,
+        placement: str = FACTOR_WISE,
+        gradient_worker_fraction: float = 0.5,
+        balance: str = "time",
+        refresh_above: int | None = None,
+        gradient_compression: str | None = None,
+        factor_compression: str | None = None,
+        communication: str = "auto",
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -127,6 +164,20 @@ class KFAC(keras.optimizers.Optimizer):
         _check_range("kl_clip", kl_clip, kl_clip is None or kl_clip > 0, "positive, or None")
         if max_factor_size is not None:
             _check_range("max_factor_size", max_factor_size, max_factor_size >= 1, "at least 1")
+        _check_choice("placement", placement, PLACEMENTS)
+        _check_choice("balance", balance, ("time", "memory"))
+        _check_choice("communication", communication, ("auto", "horovod", "none"))
+        _check_choice("gradient_compression", gradient_compression, (None, "float16"))
+        _check_choice("factor_compression", factor_compression, (None, "float16"))
+        fraction = gradient_worker_fraction
+        _check_range("gradient_worker_fraction", fraction, 0 < fraction <= 1, "in (0, 1]")
+        if kl_clip_learning_rate is not None:
+            rate = kl_clip_learning_rate
+            _check_range("kl_clip_learning_rate", rate, rate > 0, "positive, or None")
+        if refresh_above is not None:
+            _check_range("refresh_above", refresh_above, refresh_above >= 1, "at least 1")
+            if method != "eigen":
+                raise ValueError('KFAC: refresh_above works with method="eigen" only')
         if not callable(damping):
             _check_range("damping", damping, damping > 0, "positive")
         for option, interval in (
@@ -159,6 +210,14 @@ class KFAC(keras.optimizers.Optimizer):
             oversized=oversized,
             elementwise=elementwise,
             factor_dtype=factor_dtype,
+            kl_clip_learning_rate=kl_clip_learning_rate,
+            placement=placement,
+            gradient_worker_fraction=gradient_worker_fraction,
+            balance=balance,
+            refresh_above=refresh_above,
+            gradient_compression=gradient_compression,
+            factor_compression=factor_compression,
+            communication=communication,
         )
         #: Values given to the constructor; schedules and callbacks compute from them.
         self.base_values = {
@@ -172,6 +231,14 @@ class KFAC(keras.optimizers.Optimizer):
         self._preconditioner: Preconditioner | None = None
         self._discovery = Discovery([], {})  # of the step that is being traced
         self._plain: dict[int, str] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_HAS_AGGREGATE_GRAD" in cls.__dict__:  # the class that Horovod makes of a KFAC
+            raise TypeError(
+                "KFAC averages gradients and factors over Horovod's ranks by itself: pass it to "
+                "compile() as it is, without hvd.DistributedOptimizer"
+            )
 
     def _number_or_schedule(self, option: str, value: Any) -> Any:
         if callable(value):
@@ -315,7 +382,9 @@ class KFAC(keras.optimizers.Optimizer):
         settings = self._settings
         layout = Layout(settings.max_factor_size, settings.oversized, settings.elementwise)
         discovery = discover(grads, weights, layout)
-        self._preconditioner.adopt([layer for layer, _ in discovery.layers])
+        plans = [layer for layer, _ in discovery.layers]
+        self._preconditioner.prepare(plans, lambda: self._description(variables))
+        self._preconditioner.adopt(plans)
         for index, reason in discovery.plain.items():
             if index not in self._preconditioner.layers:
                 self._plain[index] = reason
@@ -328,19 +397,39 @@ class KFAC(keras.optimizers.Optimizer):
             )
         return discovery
 
+    def _description(self, variables: Sequence[keras.Variable]) -> dict[str, str]:
+        """What all ranks must have in common besides the layers."""
+        description = {f"variable {i}": str(tuple(v.shape)) for i, v in enumerate(variables)}
+        for option, value in dataclasses.asdict(self._settings).items():
+            description[option] = repr(value)
+        for option in ("factor_interval", "eigen_interval"):
+            value = self._scheduled[option]
+            described = self.base_values[option] if callable(value) else _number(value)
+            description[option] = str(described)
+        description["gradient_accumulation_steps"] = str(self.gradient_accumulation_steps)
+        description["updates"] = str(_number(self.iterations))
+        return description
+
     def _create_preconditioner(self, variables: Sequence[keras.Variable]) -> Preconditioner:
         settings = self._settings
         dtype = settings.factor_dtype
         if dtype is None:
             wide = any(tf.as_dtype(v.dtype) == tf.float64 for v in variables)
             dtype = "float64" if wide else "float32"
+        communication = detect(settings.communication)
+        grid = make_grid(settings.placement, communication.size, settings.gradient_worker_fraction)
         return Preconditioner(
             settings.method,
             settings.factor_decay,
             settings.debias,
-            settings.kl_clip,
             tf.as_dtype(dtype),
-            communication.detect(),
+            communication,
+            Distribution(
+                grid,
+                settings.balance,
+                refresh_above=settings.refresh_above,
+                half_factors=settings.factor_compression is not None,
+            ),
         )
 
     def _existing_preconditioner(self) -> Preconditioner:
@@ -379,7 +468,8 @@ class KFAC(keras.optimizers.Optimizer):
         # Called once per update with the accumulated gradients: the place where the ranks' means
         # are due, before they are clipped.
         ranks = self._existing_preconditioner().communication
-        return super()._clip_gradients(ranks.average(grads, "kfac_gradients"))
+        half = self._settings.gradient_compression is not None
+        return super()._clip_gradients(ranks.average(grads, "gradients", half))
 
     def _backend_update_step(
         self,
@@ -400,7 +490,8 @@ class KFAC(keras.optimizers.Optimizer):
                 discovery.layers,
                 dict(zip(indices, grads, strict=True)),
                 damping,
-                tf.convert_to_tensor(learning_rate),
+                tf.convert_to_tensor(self._settings.kl_clip_learning_rate or learning_rate),
+                self._settings.kl_clip,
             )
             grads = [
                 directions.get(index, grad) for index, grad in zip(indices, grads, strict=True)
@@ -473,6 +564,12 @@ class KFAC(keras.optimizers.Optimizer):
             store[str(i)] = variable.numpy()
         if self._preconditioner is None:
             return
+        if not self._preconditioner.is_complete():
+            raise RuntimeError(
+                f"KFAC: rank {self._preconditioner.communication.rank} holds no bases of layers "
+                f"that other ranks precondition (placement={self._settings.placement!r}): save on "
+                "rank 0, which keeps what a checkpoint needs"
+            )
         plans = [state.plan for state in self.layers]
         store[_PLAN_KEY] = np.frombuffer(plan.to_json(plans).encode(), np.uint8)
         for name, variable in self.state_variables.items():
@@ -572,11 +669,17 @@ def _when(predicate: tf.Tensor, action: Callable[[], None]) -> None:
     tf.cond(predicate, act, lambda: tf.constant(False))
 
 
+def _number(variable: keras.Variable) -> int:
+    """A variable's current value, also while a training step is being traced."""
+    with tf.init_scope():
+        return int(tf.convert_to_tensor(variable.value).numpy())
+
+
 def _path(variable: keras.Variable) -> str:
     return getattr(variable, "path", None) or variable.name.removesuffix(":0")
 
 
-def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
+def _check_choice(option: str, value: Any, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         raise ValueError(
             f"KFAC: {option} must be one of {', '.join(map(repr, choices))}; got {value!r}"

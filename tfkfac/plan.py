@@ -40,10 +40,9 @@ class Side:
         """`size`, rounded up to whole blocks."""
         return self.blocks * self.block_size
 
-    def shape(self, groups: int) -> tuple[int, ...] | None:
-        """Shape of the stored factor, None where there is none."""
-        if self.structure == IDENTITY:
-            return None
+    def shape(self, groups: int) -> tuple[int, ...]:
+        """Shape of the stored factor; a side that has none must not be asked."""
+        assert self.structure != IDENTITY
         if self.structure == DIAGONAL:
             return (groups, self.size)
         if self.structure == BLOCKS:
@@ -112,21 +111,20 @@ class LayerPlan:
         pairs = zip(names, self.signature(), other.signature(), strict=True)
         return ", ".join(f"{name} {a} became {b}" for name, a, b in pairs if a != b)
 
-    def state_shapes(self, method: str) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the variables that this layer keeps, per optimizer `method`."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for side_name, side in (("rows", self.rows), ("columns", self.columns)):
-            shape = side.shape(self.groups)
-            if shape is None:
-                continue
-            shapes[f"{side_name}_factor"] = shape
-            if method == "inverse":
-                shapes[f"{side_name}_inverse"] = shape
-                continue
-            shapes[f"{side_name}_eigenvalues"] = shape[:-1] if side.structure != DIAGONAL else shape
-            if side.structure != DIAGONAL:
-                shapes[f"{side_name}_eigenvectors"] = shape
-        return shapes
+    def sides(self) -> list[tuple[str, Side]]:
+        """The sides that have a factor, `"rows"` and `"columns"`."""
+        sides = (("rows", self.rows), ("columns", self.columns))
+        return [(name, side) for name, side in sides if side.structure != IDENTITY]
+
+    def basis_shapes(self, name: str, method: str) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what a decomposition of side `name` gives, per `method`."""
+        side = dict(self.sides())[name]
+        shape = side.shape(self.groups)
+        if method == "inverse":
+            return {f"{name}_inverse": shape}
+        if side.structure == DIAGONAL:
+            return {f"{name}_eigenvalues": shape}
+        return {f"{name}_eigenvalues": shape[:-1], f"{name}_eigenvectors": shape}
 
 
 def to_json(plans: list[LayerPlan]) -> str:

@@ -6,58 +6,48 @@ The steps are those of Pauloski et al. (SC20):
     every decomposition step  Q, d ← eigendecomposition   (or damped inverses)
     every step                V ← preconditioned gradient, ν V with the KL clip ν
 
-This module is independent of Keras: it sees TensorFlow tensors and keeps `tf.Variable`s.
+On several ranks each of them does its share, see `placement`. This module is independent of Keras:
+it sees TensorFlow tensors and keeps `tf.Variable`s.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from tfkfac import eigen, inverse
-from tfkfac.communication import Communication
+from tfkfac import eigen, inverse, layer_state, placement, triangle
+from tfkfac.communication import Communication, outside_trace
+from tfkfac.decomposition import Decomposer, Key
 from tfkfac.factors import Moments, combine, second_moments, trace
-from tfkfac.plan import BLOCKS, DIAGONAL, LayerPlan, Side
+from tfkfac.layer_state import ARCHIVE, BASES, NOTHING, LayerState
+from tfkfac.plan import DIAGONAL, LayerPlan, Side
 from tfkfac.structure import from_matrix, to_matrix
 from tfkfac.uses import Use
-
-T = TypeVar("T")
-
-# Entries of a layer's counter vector.
-FACTOR_UPDATES, NON_FINITE, UNUSED, FAILED_DECOMPOSITIONS = range(4)
 
 Layers = Sequence[tuple[LayerPlan, tuple[Use, ...]]]
 
 
-@dataclasses.dataclass
-class LayerState:
-    """The variables of one layer.
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """How the work is spread over ranks.
 
     Attributes:
-        plan: What they belong to.
-        variables: By name, see `LayerPlan.state_shapes`.
-        weight: Sum of the running average's weights (1 unless debiased).
-        counters: Factor updates, non-finite statistics, unused steps, failed decompositions.
+        grid: Worker and receiver groups.
+        balance: `"time"` or `"memory"`, see `placement.place`.
+        cost: Time of decomposing a matrix of order n, in any unit.
+        refresh_above: Order above which bases are refreshed instead of decomposed anew, or None.
+        half_factors: Send factors in half precision.
     """
 
-    plan: LayerPlan
-    variables: dict[str, tf.Variable]
-    weight: tf.Variable
-    counters: tf.Variable
-
-    def named(self) -> dict[str, tf.Variable]:
-        """All variables by the names under which they are saved."""
-        return {**self.variables, "weight": self.weight, "counters": self.counters}
-
-    def sides(self) -> list[tuple[str, Side]]:
-        """The sides that have a factor, with their names."""
-        sides = (("rows", self.plan.rows), ("columns", self.plan.columns))
-        return [(name, side) for name, side in sides if f"{name}_factor" in self.variables]
+    grid: placement.Grid
+    balance: str = "time"
+    cost: Callable[[int], float] = lambda n: float(n) ** 3
+    refresh_above: int | None = None
+    half_factors: bool = False
 
 
 class Preconditioner:
@@ -68,9 +58,9 @@ class Preconditioner:
         factor_decay: α of the running average, in [0, 1).
         debias: Start the average at zero and divide by its weights instead of starting at the
             identity.
-        kl_clip: κ, or None for no clip.
         dtype: Precision of factors and decompositions.
-        communication: Averages over ranks.
+        communication: The ranks.
+        distribution: Their work.
     """
 
     def __init__(
@@ -78,21 +68,54 @@ class Preconditioner:
         method: str,
         factor_decay: float,
         debias: bool,
-        kl_clip: float | None,
         dtype: tf.DType,
         communication: Communication,
+        distribution: Distribution,
     ):
-        self.method, self.factor_decay, self.debias = method, factor_decay, debias
-        self.kl_clip, self.dtype, self.communication = kl_clip, dtype, communication
+        self.method, self.factor_decay, self.debias, self.dtype = (
+            method,
+            factor_decay,
+            debias,
+            dtype,
+        )
+        self.communication, self.distribution = communication, distribution
+        self.placement = placement.place([], distribution.grid)
         self.layers: dict[int, LayerState] = {}
-        self.last_kl_clip, self.non_finite_steps = _outside_trace(
+        self._token, self.last_kl_clip, self.non_finite_steps = outside_trace(
             lambda: (
+                tf.Variable(1.0, trainable=False, name="token"),
                 tf.Variable(1.0, trainable=False, name="kl_clip"),
                 tf.Variable(0, trainable=False, dtype=tf.int64, name="non_finite_steps"),
             )
         )
+        self._is_prepared = False
 
     # --- plans ---
+
+    def prepare(
+        self, plans: Sequence[LayerPlan], describe: Callable[[], Mapping[str, str]]
+    ) -> None:
+        """Before the first step: makes sure that all ranks are about to do the same.
+
+        Args:
+            plans: Layers of the first trace.
+            describe: Gives what else must be the same on all ranks: texts by name.
+
+        Raises:
+            RuntimeError: They are not, or Horovod lacks process sets.
+        """
+        if self._is_prepared or self.communication.size == 1:
+            return
+        # By number: Keras counts a process's layers in their names.
+        layers = {f"the layer of variable {plan.weight}": str(plan.signature()) for plan in plans}
+        known = sorted(str(state.plan.signature()) for state in self.layers.values())
+        restored = hashlib.sha256("".join(known).encode()).hexdigest()[:12] if known else "none"
+        self.communication.require_agreement({**describe(), **layers, "restored layers": restored})
+        grid = self.distribution.grid
+        members = [grid.members(group) for group in range(grid.groups)]
+        receivers = [grid.receivers(first) for first in range(0, grid.ranks, grid.groups)]
+        self.communication.prepare_groups([*members, *receivers])
+        self._is_prepared = True
 
     def adopt(self, plans: Sequence[LayerPlan]) -> None:
         """Creates the state of plans that are new; checks the others against their state.
@@ -101,7 +124,8 @@ class Preconditioner:
             ValueError: A weight is used otherwise than in an earlier trace or in the checkpoint.
         """
         new = [plan for plan in plans if plan.weight not in self.layers]
-        created = _outside_trace(lambda: [self._create(plan) for plan in new])
+        self._place(new)
+        created = outside_trace(lambda: [self._create(plan) for plan in new])
         self.layers.update({state.plan.weight: state for state in created})
         for plan in plans:
             state = self.layers[plan.weight]
@@ -114,38 +138,45 @@ class Preconditioner:
                 )
             state.plan = plan
 
+    def _place(self, plans: Sequence[LayerPlan]) -> None:
+        distribution, works = self.distribution, []
+        for plan in plans:
+            for name, side in plan.sides():
+                if side.structure == DIAGONAL:
+                    continue
+                count, order = plan.groups * side.blocks, side.block_size
+                limit = distribution.refresh_above
+                works.append(
+                    placement.Work(
+                        plan.weight,
+                        name,
+                        cost=count * distribution.cost(order),
+                        memory=float(count * order * (order + 1) * self.dtype.size),
+                        spread=limit is not None and order > limit,
+                    )
+                )
+        self.placement = placement.place(
+            works, distribution.grid, balance=distribution.balance, previous=self.placement
+        )
+
+    def _is_placed(self, plan: LayerPlan) -> bool:
+        """Whether the layer belongs to one worker group. Diagonal ones belong to every rank."""
+        return plan.weight in self.placement.groups
+
+    def _is_worker(self, plan: LayerPlan) -> bool:
+        rank = self.communication.rank
+        return not self._is_placed(plan) or self.placement.is_worker(rank, plan.weight)
+
     def _create(self, plan: LayerPlan) -> LayerState:
-        variables = {}
-        for name, shape in plan.state_shapes(self.method).items():
-            variables[name] = tf.Variable(
-                self._initial(name, shape, plan),
-                trainable=False,
-                dtype=self.dtype,
-                name=f"{plan.name}_{name}".replace("/", "_"),
-            )
-        weight = tf.Variable(self._initial_weight, trainable=False, dtype=self.dtype)
-        counters = tf.Variable(tf.zeros([4], tf.int64), trainable=False)
-        return LayerState(plan, variables, weight, counters)
-
-    @property
-    def _initial_weight(self) -> float:
-        return 0.0 if self.debias else 1.0
-
-    def _initial(self, name: str, shape: tuple[int, ...], plan: LayerPlan) -> tf.Tensor:
-        side = plan.rows if name.startswith("rows") else plan.columns
-        if name.endswith("_eigenvalues"):
-            return tf.ones(shape, self.dtype)
-        if name.endswith("_factor") and self.debias:
-            return tf.zeros(shape, self.dtype)
-        if side.structure == DIAGONAL:
-            return tf.ones(shape, self.dtype)
-        identity = tf.broadcast_to(tf.eye(shape[-1], dtype=self.dtype), shape)
-        if name.endswith("_factor") and side.structure == BLOCKS:
-            return identity * _inside_blocks(side, self.dtype)
-        return identity
+        keeps = NOTHING
+        if self._is_worker(plan):
+            keeps = BASES
+        elif self.communication.rank == 0:
+            keeps = ARCHIVE
+        return layer_state.create(plan, self.method, self.dtype, self.debias, keeps)
 
     def state(self) -> dict[str, tf.Variable]:
-        """All variables of all layers by the names under which they are saved."""
+        """All variables of all layers on this rank by the names under which they are saved."""
         named: dict[str, tf.Variable] = {
             "kl_clip": self.last_kl_clip,
             "non_finite_steps": self.non_finite_steps,
@@ -155,35 +186,36 @@ class Preconditioner:
                 named[f"{index}_{name}"] = variable
         return named
 
+    def is_complete(self) -> bool:
+        """Whether this rank's state holds all that a checkpoint needs."""
+        return all(state.keeps != NOTHING for state in self.layers.values())
+
     def restore(self, plans: Sequence[LayerPlan], values: Mapping[str, np.ndarray]) -> None:
         """Makes the state that of a checkpoint: values by the names of `state`.
 
-        Layers that the checkpoint does not hold start afresh.
+        The checkpoint may come from any number of ranks and any placement. Layers that it does not
+        hold start afresh.
 
         Raises:
             ValueError: The checkpoint does not fit, or lacks values of its own layers.
         """
         self.adopt(plans)
+        restored: dict[int, Mapping[str, tf.Tensor]] = {}
         for plan in plans:
-            for name in self.layers[plan.weight].named():
-                if f"{plan.weight}_{name}" not in values:
-                    raise ValueError(
-                        f"KFAC: the checkpoint lacks {name} of layer '{plan.name}': it was not "
-                        f"saved with method={self.method!r}."
-                    )
-        self._reset()
-        variables = self.state()
-        for name, value in values.items():
-            variables[name].assign(value)
-
-    def _reset(self) -> None:
-        self.last_kl_clip.assign(1.0)
-        self.non_finite_steps.assign(0)
-        for state in self.layers.values():
-            for name, variable in state.variables.items():
-                variable.assign(self._initial(name, tuple(variable.shape), state.plan))
-            state.weight.assign(self._initial_weight)
-            state.counters.assign(tf.zeros_like(state.counters))
+            prefix = f"{plan.weight}_"
+            own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+            try:
+                restored[plan.weight] = self.layers[plan.weight].convert(own)
+            except KeyError as missing:
+                raise ValueError(
+                    f"KFAC: the checkpoint lacks {missing.args[0]} of layer '{plan.name}': it was "
+                    f"not saved with method={self.method!r}."
+                ) from None
+        self.last_kl_clip.assign(values.get("kl_clip", 1.0))
+        self.non_finite_steps.assign(values.get("non_finite_steps", 0))
+        for index, state in self.layers.items():
+            for name, value in restored.get(index, state.initial(self.debias)).items():
+                state.named()[name].assign(value)
 
     # --- steps ---
 
@@ -201,13 +233,36 @@ class Preconditioner:
         """
         moments = [second_moments(plan, uses, self.dtype) for plan, uses in layers]
         flat = [m for pairs in moments for pair in pairs for m in pair if m is not None]
-        averaged = iter(self.communication.average(flat, "kfac_factors"))
+        averaged = iter(self._average_factors(flat))
         for (plan, _), pairs in zip(layers, moments, strict=True):
             pairs = [
                 (next(averaged), None if columns is None else next(averaged))
                 for _, columns in pairs
             ]
             self._accumulate(self.layers[plan.weight], pairs, decay, share, held)
+
+    def _average_factors(self, moments: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Means over ranks. Of symmetric matrices one triangle travels."""
+        if self.communication.size == 1:
+            return moments
+        symmetric = [moment.shape.rank > 2 for moment in moments]
+        sent = [triangle.fold(m) if s else m for m, s in zip(moments, symmetric, strict=True)]
+        if self.distribution.half_factors:
+            # Entries of a positive semidefinite matrix are at most the largest on its diagonal: in
+            # this unit nothing overflows.
+            largest = [
+                tf.reduce_max(tf.linalg.diag_part(m) if s else m)
+                for m, s in zip(moments, symmetric, strict=True)
+            ]
+            [units] = self.communication.average([tf.stack(largest)], "factor_units")
+            units = tf.unstack(tf.where(units > 0, units, tf.ones_like(units)))
+            size = self.communication.size
+            sent = [tensor / (unit * size) for tensor, unit in zip(sent, units, strict=True)]
+            sent = self.communication.average(sent, "factors", half=True)
+            sent = [tensor * unit * size for tensor, unit in zip(sent, units, strict=True)]
+        else:
+            sent = self.communication.average(sent, "factors")
+        return [triangle.unfold(m) if s else m for m, s in zip(sent, symmetric, strict=True)]
 
     def _accumulate(
         self,
@@ -230,7 +285,8 @@ class Preconditioner:
         if self.debias:
             one = tf.where(usable, tf.ones([], self.dtype), state.weight / held)
             state.weight.assign(decay * state.weight + share * one)
-        counted = tf.stack([usable, ~finite, finite & ~used, tf.constant(False)])
+        no = tf.constant(False)
+        counted = tf.stack([usable, ~finite, finite & ~used, no, no])
         state.counters.assign_add(tf.cast(counted, tf.int64))
 
     def decompose(self, layers: Layers, damping: tf.Tensor) -> None:
@@ -238,38 +294,68 @@ class Preconditioner:
 
         Where a factor or a result is not finite the last good basis stays, and is counted.
         """
-        for plan, _ in layers:
-            self._decompose_layer(self.layers[plan.weight], damping)
+        states = [self.layers[plan.weight] for plan, _ in layers]
+        factors: dict[Key, tf.Tensor] = {}
+        finite: dict[int, tf.Tensor] = {}
+        for state in states:
+            finite[state.plan.weight] = self._read_factors(state, damping, factors)
+        workers = {s.plan.weight: s for s in states if s.keeps == BASES}
+        decomposer = Decomposer(
+            workers, self.placement, self.communication, self.method, self._token
+        )
+        bases = decomposer.run(factors, damping)
+        usable = dict(finite)
+        for key, tensors in bases.items():
+            for tensor in tensors:
+                usable[key[0]] &= _all_finite(tensor)
+        usable = self._agree_on_failures(states, usable)
+        for state in states:
+            index = state.plan.weight
+            new: dict[str, tf.Tensor] = {}
+            for name, _ in state.sides():
+                if state.keeps == BASES:
+                    names = state.plan.basis_shapes(name, self.method)
+                    new.update(zip(names, bases[index, name], strict=True))
+                elif state.keeps == ARCHIVE:
+                    new[f"{name}_decomposed"] = factors[index, name]
+            for name, value in new.items():
+                variable = state.variables[name]
+                variable.assign(tf.where(usable[index], value, variable))
+            no = tf.constant(False)
+            counted = tf.stack([no, no, no, ~usable[index], usable[index]])
+            state.counters.assign_add(tf.cast(counted, tf.int64))
 
-    def _decompose_layer(self, state: LayerState, damping: tf.Tensor) -> None:
-        plan = state.plan
-        sound, factors = [], {}
+    def _read_factors(
+        self, state: LayerState, damping: tf.Tensor, factors: dict[Key, tf.Tensor]
+    ) -> tf.Tensor:
+        """Adds what is to be decomposed of a layer to `factors`; returns whether it is finite."""
+        plan, sound = state.plan, []
         for name, side in state.sides():
             factor = tf.identity(state.variables[f"{name}_factor"])
             if self.debias:
                 factor /= state.weight
-            finite = _all_finite(factor)
-            sound.append(finite)
-            factors[name] = tf.where(finite, factor, self._identity_like(factor, side))
-        results: dict[str, tf.Tensor] = {}
+            sound.append(_all_finite(factor))
+            factor = tf.where(sound[-1], factor, self._identity_like(factor, side))
+            factors[plan.weight, name] = factor
         if self.method == "inverse":
-            inverses = inverse.invert(plan, factors["rows"], factors.get("columns"), damping)
-            for name, value in zip(("rows", "columns"), inverses, strict=True):
-                if value is not None:
-                    results[f"{name}_inverse"] = value
-        else:
-            for name, side in state.sides():
-                basis = eigen.decompose(factors[name], side)
-                results[f"{name}_eigenvalues"] = basis.values
-                if basis.vectors is not None:
-                    results[f"{name}_eigenvectors"] = basis.vectors
-        sound += [_all_finite(value) for value in results.values()]
-        usable = tf.reduce_all(sound)
-        for name, value in results.items():
-            variable = state.variables[name]
-            variable.assign(tf.where(usable, value, variable))
-        failed = tf.cast(~usable, tf.int64)  # FAILED_DECOMPOSITIONS is the last entry
-        state.counters.assign_add(tf.stack([0, 0, 0, failed]))
+            rows, columns = (plan.weight, "rows"), (plan.weight, "columns")
+            damped = inverse.damp(plan, factors[rows], factors.get(columns), damping)
+            factors[rows] = damped[0]
+            if damped[1] is not None:
+                factors[columns] = damped[1]
+        return tf.reduce_all(sound)
+
+    def _agree_on_failures(
+        self, states: Sequence[LayerState], usable: Mapping[int, tf.Tensor]
+    ) -> dict[int, tf.Tensor]:
+        """What is usable, also where only other worker groups know."""
+        grid = self.distribution.grid
+        if grid.groups == 1:
+            return dict(usable)
+        failed = tf.stack([tf.cast(~usable[s.plan.weight], tf.float32) for s in states])
+        [share] = self.communication.average([failed], "failed_decompositions")
+        everywhere = tf.unstack(share < 0.5 / grid.ranks)
+        return {s.plan.weight: e for s, e in zip(states, everywhere, strict=True)}
 
     def _identity_like(self, factor: tf.Tensor, side: Side) -> tf.Tensor:
         if side.structure == DIAGONAL:
@@ -282,77 +368,101 @@ class Preconditioner:
         gradients: Mapping[int, tf.Tensor],
         damping: tf.Tensor,
         learning_rate: tf.Tensor,
+        kl_clip: float | None,
     ) -> dict[int, tf.Tensor]:
         """Preconditioned, KL-clipped gradients of the weights and biases in `layers`.
 
         ν = min(1, sqrt(κ / |lr² Σ V ⊙ ∇W|)), one ν for all layers (SC20).
+
+        Args:
+            layers: Of this trace.
+            gradients: Averaged gradients by index of the variable.
+            damping: λ.
+            learning_rate: lr of the clip.
+            kl_clip: κ, or None for no clip.
         """
-        results, inner_products = [], []
+        matrices = {}
         for plan, _ in layers:
-            weight = gradients[plan.weight]
-            bias = None if plan.bias is None else gradients[plan.bias]
-            matrix = to_matrix(
-                plan,
-                tf.cast(weight, self.dtype),
-                None if bias is None else tf.cast(bias, self.dtype),
-            )
-            direction = self._precondition_matrix(matrix, plan, damping)
-            inner_products.append(tf.reduce_sum(direction * matrix))
-            results.append((plan, weight, bias, direction))
-        scale = self._kl_clip(inner_products, learning_rate)
+            bias = None if plan.bias is None else tf.cast(gradients[plan.bias], self.dtype)
+            weight = tf.cast(gradients[plan.weight], self.dtype)
+            matrices[plan.weight] = to_matrix(plan, weight, bias)
+        plans = [plan for plan, _ in layers]
+        directions = self._share_directions(
+            plans,
+            {
+                plan.weight: self._precondition_matrix(matrices[plan.weight], plan, damping)
+                for plan in plans
+                if self._is_worker(plan)
+            },
+        )
+        inner_products = [tf.reduce_sum(directions[i] * matrices[i]) for i in matrices]
+        scale = self._kl_clip(inner_products, learning_rate, kl_clip)
         preconditioned: dict[int, tf.Tensor] = {}
-        for plan, weight, bias, direction in results:
-            bias_shape = None if bias is None else tuple(bias.shape)
-            new_weight, new_bias = from_matrix(plan, direction * scale, bias_shape)
-            preconditioned[plan.weight] = tf.cast(new_weight, weight.dtype)
-            if plan.bias is not None and bias is not None:
-                preconditioned[plan.bias] = tf.cast(new_bias, bias.dtype)
+        for plan in plans:
+            bias_shape = None if plan.bias is None else tuple(gradients[plan.bias].shape)
+            new_weight, new_bias = from_matrix(plan, directions[plan.weight] * scale, bias_shape)
+            preconditioned[plan.weight] = tf.cast(new_weight, gradients[plan.weight].dtype)
+            if plan.bias is not None:
+                preconditioned[plan.bias] = tf.cast(new_bias, gradients[plan.bias].dtype)
         return preconditioned
+
+    def _share_directions(
+        self, plans: Sequence[LayerPlan], own: Mapping[int, tf.Tensor]
+    ) -> dict[int, tf.Tensor]:
+        """Preconditioned gradients of all layers: the own ones and the receiver group's."""
+        grid, rank = self.distribution.grid, self.communication.rank
+        placed = [plan for plan in plans if self._is_placed(plan)]
+        if grid.groups == 1 or not placed:
+            return dict(own)
+        by_rank = {
+            other: [plan for plan in placed if self.placement.is_worker(other, plan.weight)]
+            for other in grid.receivers(rank)
+        }
+        shapes = {
+            other: [(plan.groups, plan.rows.size, plan.columns.size) for plan in theirs]
+            for other, theirs in by_rank.items()
+        }
+        received = self.communication.share(
+            [own[plan.weight] for plan in by_rank[rank]], shapes, self._token, "directions"
+        )
+        directions = dict(own)
+        for other, tensors in received.items():
+            for plan, tensor in zip(by_rank[other], tensors, strict=True):
+                directions[plan.weight] = tensor
+        return directions
 
     def _precondition_matrix(
         self, matrix: tf.Tensor, plan: LayerPlan, damping: tf.Tensor
     ) -> tf.Tensor:
-        variables = self.layers[plan.weight].variables
+        state = self.layers[plan.weight]
         if self.method == "inverse":
+            variables = state.variables
             return inverse.precondition(
                 matrix, plan, variables["rows_inverse"], variables.get("columns_inverse")
             )
-        rows, columns = (
-            eigen.Basis(variables.get(f"{name}_eigenvalues"), variables.get(f"{name}_eigenvectors"))
-            for name in ("rows", "columns")
+        return eigen.precondition(
+            matrix, plan, state.basis("rows"), state.basis("columns"), damping
         )
-        return eigen.precondition(matrix, plan, rows, columns, damping)
 
-    def _kl_clip(self, inner_products: list[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
+    def _kl_clip(
+        self,
+        inner_products: list[tf.Tensor],
+        learning_rate: tf.Tensor,
+        kl_clip: float | None,
+    ) -> tf.Tensor:
         total = tf.add_n(inner_products)
         self.non_finite_steps.assign_add(tf.cast(~tf.math.is_finite(total), tf.int64))
-        if self.kl_clip is None:
+        if kl_clip is None:
             return tf.ones([], self.dtype)
         change = tf.abs(tf.square(tf.cast(learning_rate, self.dtype)) * total)
         one = tf.ones_like(change)
         # Nothing to clip where the sum is zero; NaN passes through, so that a run that diverges
         # shows it.
-        ratio = tf.sqrt(self.kl_clip / tf.where(change > 0, change, one))
+        ratio = tf.sqrt(kl_clip / tf.where(change > 0, change, one))
         scale = tf.where(tf.equal(change, 0), one, tf.minimum(one, ratio))
         scale = tf.where(tf.math.is_nan(change), change, scale)
         self.last_kl_clip.assign(tf.cast(scale, tf.float32))
         return scale
-
-
-def _outside_trace(create: Callable[[], T]) -> T:
-    """Creates variables while a training step is being traced, but not as part of it.
-
-    `tf.function` traces a step twice when the first trace creates variables, also under
-    `tf.init_scope`. It does not see those that another thread creates.
-    """
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(create).result()
-
-
-def _inside_blocks(side: Side, dtype: tf.DType) -> tf.Tensor:
-    """[1, blocks, s, 1]: 1 on coordinates that exist, 0 on the last block's padding."""
-    inside = np.arange(side.padded_size) < side.size
-    return tf.constant(inside.reshape(1, side.blocks, side.block_size, 1), dtype)
 
 
 def _all_finite(tensor: tf.Tensor) -> tf.Tensor:

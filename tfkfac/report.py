@@ -11,15 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tfkfac.plan import DIAGONAL
-from tfkfac.preconditioner import (
+from tfkfac.layer_state import (
     FACTOR_UPDATES,
     FAILED_DECOMPOSITIONS,
     NON_FINITE,
     UNUSED,
     LayerState,
-    Preconditioner,
 )
+from tfkfac.plan import DIAGONAL
+from tfkfac.preconditioner import Preconditioner
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from models.data.arrays import ArrayDataset
 from models.data.dataset import derived_key
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 CLASSES = 10
 SIZE = 32

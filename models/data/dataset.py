@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 # Named, so that no platform's default generator changes an epoch.
 RANDOM_ALGORITHM = "philox"

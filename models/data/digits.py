@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.data.arrays import ArrayDataset
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 TEST_EXAMPLES = 360
 # Over all pixels of the training examples, whose values are 0 ... 16.

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from models.data.dataset import Dataset, Shard, derived_key, epochs_from, shuffled
 from models.data.jpeg import as_jpeg, evaluation_input, training_input
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 SIZE = 224
 CLASSES = 1000

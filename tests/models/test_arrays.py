@@ -7,7 +7,7 @@ import tensorflow as tf
 from models.data import cifar10, digits
 from models.data.arrays import ArrayDataset
 from models.data.dataset import Shard
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 EXAMPLES, BATCH = 50, 8
 

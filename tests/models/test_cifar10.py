@@ -8,7 +8,7 @@ import pytest
 
 from models.data import cifar10
 from models.data.dataset import Shard
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 
 def arrays(**changes):

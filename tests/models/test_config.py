@@ -7,9 +7,9 @@ import pytest
 
 from models import config
 from models.config import OPTIONS, TrainingConfig, convert
-from models.errors import InputError
 from models.run_directory import RunDirectory
 from models.train import effective_config
+from tfkfac.errors import InputError
 
 
 def write(path, text):

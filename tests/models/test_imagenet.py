@@ -9,7 +9,7 @@ import tensorflow as tf
 from models.data import imagenet, jpeg
 from models.data.dataset import Shard
 from models.data.imagenet import ImageFolders, ImageRecords, count_records
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 CLASSES = ("ant", "bee", "cat")
 SIZE = 16

@@ -73,16 +73,22 @@ def test_kfac_gets_its_options():
         interval_change_factor=0.5,
         factor_decay=0.9,
         kl_clip=0.01,
+        kl_clip_learning_rate=0.3,
         method="inverse",
         elementwise="plain",
         debias=True,
+        placement="hybrid",
+        gradient_worker_fraction=0.25,
+        half_precision_exchange=True,
         schedule="constant",
     )
     rate = optimizers.learning_rate(config, 10, 1)
     settings = optimizers.build(config, rate, steps_per_epoch=10).get_config()
     assert settings["optimizer"]["config"]["momentum"] == 0.7
     expected = {"factor_decay": 0.9, "kl_clip": 0.01, "method": "inverse", "elementwise": "plain"}
-    expected["debias"] = True
+    expected |= {"debias": True, "kl_clip_learning_rate": 0.3}
+    expected |= {"placement": "hybrid", "gradient_worker_fraction": 0.25, "refresh_above": None}
+    expected |= {"gradient_compression": "float16", "factor_compression": "float16"}
     assert {name: settings[name] for name in expected} == expected
     by_step = {
         name: keras.saving.deserialize_keras_object(settings[name])

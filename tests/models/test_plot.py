@@ -3,9 +3,9 @@
 import matplotlib.image
 import pytest
 
-from models.errors import InputError
 from models.plot import main, read_log
 from models.run_directory import COLUMNS, LogRow, RunDirectory
+from tfkfac.errors import InputError
 
 
 def write_log(path, epochs=3):

@@ -14,10 +14,10 @@ import pytest
 from models import checkpoint, recording, resnet, training
 from models.averaging import BatchNormAverage
 from models.config import TrainingConfig
-from models.errors import InputError, TrainingError
-from models.ranks import Ranks, launched_as_first
 from models.run_directory import COLUMNS, Progress, RunDirectory
 from models.train import main, parser
+from tfkfac.errors import InputError, TrainingError
+from tfkfac.ranks import Ranks, launched_as_first
 
 DIGITS = ["--dataset", "digits", "--batch-size", "64", "--learning-rate", "0.1", "--seed", "3"]
 
@@ -268,7 +268,7 @@ def test_horovod_that_is_missing(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_what_several_ranks_cannot_do(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("models.ranks.start", lambda horovod: Ranks(0, 2))
+    monkeypatch.setattr("tfkfac.ranks.start", lambda horovod: Ranks(0, 2))
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
 

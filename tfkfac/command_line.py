@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from models.config import unknown
-from models.errors import InputError, TrainingError
+from tfkfac.errors import InputError, TrainingError, unknown
+from tfkfac.options import FLAG, as_given, flag
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,8 +47,29 @@ class Parser(argparse.ArgumentParser):
         return known
 
 
+def add_option(group: Any, option: dataclasses.Field) -> None:
+    """Adds an option of a configuration to a parser or to a group of its arguments.
+
+    Its value stays text, so that file and command line are converted and checked alike.
+    """
+    kind = option.metadata["kind"]
+    default = "" if option.default is None else f" (default: {as_given(option.default)})"
+    extra: dict[str, Any] = {"metavar": kind.metavar}
+    if kind is FLAG:
+        extra = {"action": argparse.BooleanOptionalAction}
+    group.add_argument(
+        flag(option.name),
+        dest=option.name,
+        help=option.metadata["help"].replace("%", "%%") + default,
+        **extra,
+    )
+
+
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command; its errors become a line on standard error and an exit code."""
+    """Runs a command; its errors become a line on standard error and an exit code.
+
+    Interruption and a reader of standard output that went away end it quietly.
+    """
     try:
         command()
     except InputError as error:
@@ -57,6 +80,10 @@ def exit_code(command: Callable[[], None]) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more. Python would flush what is left when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_BROKEN_PIPE
     return 0
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from models.errors import InputError
+from tfkfac.errors import InputError
 
 # horovodrun sets the first in each process that it starts; MPI's launchers set the others.
 RANK_VARIABLE = "HOROVOD_RANK"
 MPI_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+
+HOROVOD_DEFAULTS = {
+    # K-FAC's hybrid placement makes groups of ranks.
+    "HOROVOD_DYNAMIC_PROCESS_SETS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def start(horovod: bool) -> Ranks:
         raise InputError(f"{cause}, but Horovod for TensorFlow is missing ({error})") from error
     import tensorflow as tf
 
+    for variable, value in HOROVOD_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
     hvd.init()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

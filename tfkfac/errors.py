@@ -1,0 +1,25 @@
+"""The errors that end a command with one line instead of a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """An option, a configuration or a data file is wrong (exit code 2).
+
+    The message is one line that names the option, file and line, and says what is expected.
+    """
+
+
+class TrainingError(RuntimeError):
+    """A training cannot go on, though its input was in order (exit code 1)."""
+
+
+def unknown(what: str, name: str, known: Iterable[str], where: str) -> InputError:
+    """The error for a name that is none of the known ones, with the nearest of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return InputError(f"{where}: unknown {what} {name} ({hint})")
