@@ -1,0 +1,1 @@
+"""Translating text with trained models: lines in, lines out."""

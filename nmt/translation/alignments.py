@@ -1,0 +1,121 @@
+"""Which source words the words of a translation attend to: Pharaoh, JSON, heat maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from nmt.subwords import Subwords
+from nmt.translation import words
+from nmt.translation.words import Word
+from tfkfac.files import replacing
+
+FORMATS = ("pharaoh", "json", "png")
+_DIGITS = 4
+
+
+class Alignments:
+    """Writes an alignment for each line; a context.
+
+    Words are what white space separates, on both sides, and are counted from 0. Attention between
+    them is that of `words.attention`.
+
+    - pharaoh: a line for each line; `2-0` says that target word 0 attends to source word 2 more
+      than to any other.
+    - json: an object a line: source, target (lists of words) and attention, a row for each target
+      word.
+    - png: a heat map for each line that is not blank, named by the number of the line, from 1, in
+      a directory.
+
+    Args:
+        path: the file, or for png the directory.
+        kind: one of `FORMATS`.
+        source, target: subwords of both languages.
+    """
+
+    def __init__(self, path: Path, kind: str, source: Subwords, target: Subwords) -> None:
+        self._path, self._kind = path, kind
+        self._source, self._target = source, target
+        self._replacing = None if kind == "png" else replacing(path)
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Alignments:
+        if self._replacing is None:
+            self._path.mkdir(parents=True, exist_ok=True)
+        else:
+            self._file = self._replacing.__enter__().open("w", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._replacing is not None:
+            self._replacing.__exit__(kind, error, trace)
+
+    def write(
+        self,
+        number: int,
+        source_ids: Sequence[int] = (),
+        target_ids: Sequence[int] = (),
+        attention: np.ndarray | None = None,
+    ) -> None:
+        """Writes an alignment.
+
+        Args:
+            number: of the line, counted from 0.
+            source_ids, target_ids: subwords of both sides; none for a blank line.
+            attention: [target subwords, source subwords].
+        """
+        source = words.words(self._source, source_ids)
+        target = words.words(self._target, target_ids)
+        weights = np.zeros((len(target), len(source)))
+        if attention is not None:
+            weights = words.attention(source, target, attention)
+        if self._file is None:
+            if source and target:
+                with replacing(self._path / f"{number + 1:08d}.png") as temporary:
+                    heat_map(source, target, weights, temporary)
+        elif self._kind == "pharaoh":
+            self._file.write(pharaoh(weights) + "\n")
+        else:
+            content = {
+                "source": [word.text for word in source],
+                "target": [word.text for word in target],
+                "attention": np.round(weights, _DIGITS).tolist(),
+            }
+            self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def pharaoh(weights: np.ndarray) -> str:
+    """The strongest source word of each target word: [target, source] -> `0-0 2-1`."""
+    if 0 in weights.shape:
+        return ""
+    return " ".join(f"{source}-{target}" for target, source in enumerate(weights.argmax(axis=1)))
+
+
+def heat_map(
+    source: Sequence[Word], target: Sequence[Word], weights: np.ndarray, path: Path
+) -> None:
+    """Draws attention, a row for each target word, and saves it as PNG."""
+    from matplotlib.figure import Figure  # without pyplot, which may look for a display
+
+    size = 1.5 + 0.35 * len(source), 1.2 + 0.3 * len(target)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(source)), [word.text for word in source], rotation=60, ha="left")
+    axes.set_yticks(range(len(target)), [word.text for word in target])
+    axes.xaxis.tick_top()
+    axes.set_xlabel("source")
+    axes.set_ylabel("target")
+    figure.savefig(path, dpi=120)
