@@ -5,13 +5,15 @@ Padding counts for nothing, and a loss is a mean over words: of a batch, not of 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from nmt.models.embeddings import at_least_float32
-from nmt.subwords import PAD
+from nmt.soft_alignment import SoftAlignment, counted_steps, soft_alignment
+from nmt.subwords import END, PAD, UNKNOWN
 
 
 def smoothed_cross_entropy(
@@ -114,3 +116,98 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {"smoothing": self.smoothing, "pad_id": self.pad_id, "name": self.name}
+
+
+# The least coverage P(y) that counts; the gradient of anything less is 0.
+_LOG_LEAST_COVERAGE = math.log(1e-10)
+
+
+def negative_log_coverage(alignment: SoftAlignment, hard: bool = False) -> tf.Tensor:
+    """-log max(P(y_j), 1e-10) [batch, length], in log space.
+
+    Args:
+        alignment: see `nmt.soft_alignment`.
+        hard: whether the step in place of the word takes the place of all steps:
+            -log max(p_j(y_j), 1e-10).
+    """
+    log_probabilities = alignment.log_in_place if hard else alignment.log_coverage
+    return -tf.maximum(log_probabilities, tf.cast(_LOG_LEAST_COVERAGE, log_probabilities.dtype))
+
+
+@keras.saving.register_keras_serializable(package="nmt")
+class SoftAlignedMaximumLikelihood(keras.losses.Loss):
+    """SAML: whether a sampled sentence holds the reference's words, in any order.
+
+    Xu, Niu and Carpuat (2019), "Differentiable Sampling with Flexible Reference Word Order for
+    Neural Machine Translation", section 3. Of the logits o_t(v) of a free-running decoder,
+
+        p_t(v) = softmax over v of o_t(v),    a_t(v) = softmax over t of o_t(v)
+        P(v) = Σ_t a_t(v) p_t(v)
+        loss = -mean over the words y of the references of log max(P(y), 1e-10)
+
+    Padding, unknown words and ends are left out of the mean, which is taken over the words of the
+    whole batch. A step does not count where an end or padding was sampled before it and the
+    reference is past its own end. P is no distribution over v: there is no perplexity to it.
+
+    Args:
+        pad_id, unk_id, eos_id: ids of padding, unknown word and end.
+        hard_alignment: compare word by word in place, p_j(y_j) instead of P(y_j).
+
+    Call arguments:
+        y_true: ids of the references [batch, length].
+        y_pred: logits [batch, steps, V] of any float type; computed in float32 or wider.
+        sample_weight: optional weights of the words, broadcast to [batch, length].
+        samples: the words that were sampled [batch, steps]; by default the likeliest ones.
+
+    Returns:
+        A scalar; 0 if there is no word.
+
+    Example:
+
+    >>> loss = SoftAlignedMaximumLikelihood()
+    >>> value = loss(reference_ids, sampled_logits)
+    """
+
+    def __init__(
+        self,
+        pad_id: int = PAD,
+        unk_id: int = UNKNOWN,
+        eos_id: int = END,
+        hard_alignment: bool = False,
+        name: str = "soft_aligned_maximum_likelihood",
+    ) -> None:
+        # The mean over words is taken here: Keras would count those that are left out.
+        super().__init__(name=name, reduction="none")
+        self.pad_id, self.unk_id, self.eos_id = pad_id, unk_id, eos_id
+        self.hard_alignment = hard_alignment
+
+    def __call__(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, samples: Any = None
+    ) -> tf.Tensor:
+        """See the class."""
+        losses = self.call(y_true, y_pred, samples)
+        weights = tf.cast(self.words(y_true), losses.dtype)
+        if sample_weight is not None:
+            weights *= tf.cast(sample_weight, losses.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), tf.reduce_sum(weights))
+
+    def call(self, y_true: Any, y_pred: Any, samples: Any = None) -> tf.Tensor:
+        """The loss of every position, those included that are left out of the mean."""
+        y_true, y_pred = tf.cast(y_true, tf.int32), tf.convert_to_tensor(y_pred)
+        if samples is None:
+            samples = tf.argmax(y_pred, axis=-1)
+        samples = tf.cast(samples, tf.int32)
+        counted = counted_steps(y_true, samples, self.pad_id, self.eos_id)
+        alignment = soft_alignment(y_true, y_pred, samples, counted)
+        return negative_log_coverage(alignment, self.hard_alignment)
+
+    def words(self, y_true: Any) -> tf.Tensor:
+        """Which positions of the references count: bool [batch, length]."""
+        y_true = tf.cast(y_true, tf.int32)
+        left_out = (self.pad_id, self.unk_id, self.eos_id)
+        return tf.reduce_all([tf.not_equal(y_true, word) for word in left_out], axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        names = ("pad_id", "unk_id", "eos_id", "hard_alignment", "name")
+        return {name: getattr(self, name) for name in names}

@@ -58,6 +58,7 @@ class OutputLayer(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes kernel [size, vocabulary] and bias [vocabulary]."""
+        self.input_size = input_shape[-1]
         if not self.tied:
             self.kernel = self.add_weight(
                 name="kernel",

@@ -8,6 +8,10 @@ import keras
 import tensorflow as tf
 
 from nmt.models.config import ModelConfig
+from nmt.models.embeddings import OutputLayer, WordEmbedding, at_least_float32
+from nmt.models.feedback import Feedback, FeedbackLoop, FreeRun
+from nmt.models.recurrence import time_loop
+from nmt.subwords import BEGIN
 
 
 class DecoderState(NamedTuple):
@@ -36,7 +40,11 @@ class TranslationModel(keras.Model):
 
     Attributes:
         config: the `ModelConfig` that it was built from.
+        target_embedding, output_layer: of target words.
     """
+
+    target_embedding: WordEmbedding
+    output_layer: OutputLayer
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -62,13 +70,14 @@ class TranslationModel(keras.Model):
         return self.logits(outputs)
 
     def teacher_forced(
-        self, inputs: dict[str, tf.Tensor], training: bool = False
+        self, inputs: dict[str, tf.Tensor], training: bool = False, encoding: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The decoder's outputs before the output layer, and its attention to the source.
 
         Args:
             inputs: as for `call`.
             training: whether dropout acts.
+            encoding: of the source, from `encode`, if it is there already.
 
         Returns:
             Outputs [batch, T, output size], which `logits` maps to the vocabulary, and attention
@@ -97,6 +106,42 @@ class TranslationModel(keras.Model):
         """
         raise NotImplementedError
 
+    def free_running(self, encoding: Any, feedback: Feedback, training: bool = False) -> FreeRun:
+        """The decoder reads its own samples, or some given words among them, and never stops.
+
+        Args:
+            encoding: from `encode`.
+            feedback: what it reads.
+            training: whether dropout acts.
+
+        Returns:
+            Logits and samples of all steps. Gradients reach the logits' weights and, as far as
+            `feedback` says, those behind the samples.
+        """
+        batch = tf.shape(tf.nest.flatten(encoding)[0])[0]
+        start = self.start(encoding, feedback.steps, training=training)
+        loop = FeedbackLoop(feedback, self.target_embedding, self.output_layer, batch)
+
+        def step(state: Any, now: dict[str, tf.Tensor]) -> Any:
+            number, history, embedded = state
+            before = start._replace(step=number, history=history)
+            words = loop.read(embedded, now)
+            outputs, after, attention = self.advance(before, words, training)
+            embedded, found = loop(outputs, now)
+            state = tf.nest.map_structure(
+                lambda new, old: tf.ensure_shape(new, old.shape),
+                (after.step, after.history, embedded),
+                state,
+            )
+            return state, {**found, "attention": attention}
+
+        outputs = loop.outputs(self.output_layer.input_size)
+        outputs["attention"] = tf.TensorSpec([None, None], at_least_float32(self.compute_dtype))
+        begin = loop.begin(tf.fill([batch], BEGIN))
+        state = start.step, start.history, begin
+        _, found = time_loop(step, state, loop.inputs(), outputs, feedback.steps)
+        return FreeRun(loop.finish(found), found[loop.SAMPLES], found["attention"])
+
     def step(
         self, state: DecoderState, inputs: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, DecoderState, tf.Tensor]:
@@ -112,6 +157,13 @@ class TranslationModel(keras.Model):
         Returns:
             Logits [rows, target vocabulary], the next state, attention weights [rows, S].
         """
+        outputs, state, attention = self.advance(state, inputs, training)
+        return self.logits(outputs), state, attention
+
+    def advance(
+        self, state: DecoderState, inputs: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, DecoderState, tf.Tensor]:
+        """As `step`, but with outputs before the output layer [rows, output size]."""
         raise NotImplementedError
 
     def reorder(self, state: DecoderState, parents: tf.Tensor) -> DecoderState:

@@ -20,7 +20,11 @@ LoopStep = Callable[[Any, Tensors], tuple[Any, Tensors]]
 
 
 def time_loop(
-    step: LoopStep, state: Any, inputs: Tensors, outputs: dict[str, tf.TensorSpec]
+    step: LoopStep,
+    state: Any,
+    inputs: Tensors,
+    outputs: dict[str, tf.TensorSpec],
+    steps: tf.Tensor | None = None,
 ) -> tuple[Any, Tensors]:
     """Runs `step` along the first axis of all inputs.
 
@@ -29,11 +33,13 @@ def time_loop(
         state: nest of tensors.
         inputs: tensors [steps, ...] by name.
         outputs: shape and type of one step's outputs by name.
+        steps: how many; default: as many as the inputs have.
 
     Returns:
         The last state, and the outputs of all steps by name, [steps, ...].
     """
-    steps = tf.shape(next(iter(inputs.values())))[0]
+    if steps is None:
+        steps = tf.shape(next(iter(inputs.values())))[0]
     read = {
         name: tf.TensorArray(tensor.dtype, steps, element_shape=tensor.shape[1:]).unstack(tensor)
         for name, tensor in inputs.items()

@@ -11,6 +11,7 @@ import tensorflow as tf
 from nmt.models.attention import SingleHeadAttention, padding_bias
 from nmt.models.config import ModelConfig
 from nmt.models.embeddings import OutputLayer, WordEmbedding, at_least_float32
+from nmt.models.feedback import Feedback, FeedbackLoop, FreeRun
 from nmt.models.interface import DecoderState, TranslationModel
 from nmt.models.recurrence import (
     BidirectionalLSTM,
@@ -158,20 +159,19 @@ class RecurrentNetwork(TranslationModel):
     # --- all words at once ---
 
     def teacher_forced(
-        self, inputs: dict[str, tf.Tensor], training: bool = False
+        self, inputs: dict[str, tf.Tensor], training: bool = False, encoding: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        encoding = self.encode(inputs["source"], training)
+        if encoding is None:
+            encoding = self.encode(inputs["source"], training)
         words = tf.pad(inputs["target"][:, :-1], [(0, 0), (1, 0)], constant_values=BEGIN)
-        state = self.start(encoding, tf.shape(words)[1], training=training)
-        history = tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 1), state.history)
+        state, history = self._start_alone(encoding, training)
         embedded = self.dropout(self.target_embedding(words), training=training)
         addends, from_input = self.cells[0].prepare(self.input_projection(embedded))
         products = {name: HoistedProduct(self._cast(k)) for name, k in self.kernels.items()}
         loop_inputs = {}
         for name, product in products.items():
             if name != "gates_0":
-                shape = tf.concat([tf.shape(words), product.kernel.shape[1:]], 0)
-                addends = tf.nn.bias_add(tf.zeros(shape, self.compute_dtype), self._bias(name))
+                addends = self._biases(name, tf.shape(words))
             loop_inputs[name] = swap_time(product.before(addends))
         if from_input is not None:
             loop_inputs["from_input"] = swap_time(from_input)
@@ -188,12 +188,8 @@ class RecurrentNetwork(TranslationModel):
             )
             return history, {**read, "outputs": history["attentional"], "weights": weights}
 
-        def spec(size: int | None, dtype: Any = self.compute_dtype) -> tf.TensorSpec:
-            return tf.TensorSpec([None, size], dtype)
-
-        outputs = {name: spec(product.kernel.shape[0]) for name, product in products.items()}
-        outputs["outputs"] = spec(self.output_size)
-        outputs["weights"] = spec(None, at_least_float32(self.compute_dtype))
+        outputs = self._loop_outputs(products)
+        outputs["outputs"] = tf.TensorSpec([None, self.output_size], self.compute_dtype)
         _, found = time_loop(step, history, loop_inputs, outputs)
         for name, product in products.items():
             product.after(found[name])
@@ -202,6 +198,79 @@ class RecurrentNetwork(TranslationModel):
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         return self.output_layer(outputs, self.target_embedding.embeddings)
+
+    # --- all words, one after the other ---
+
+    def free_running(
+        self, encoding: dict[str, tf.Tensor], feedback: Feedback, training: bool = False
+    ) -> FreeRun:
+        batch, time_first = tf.shape(encoding["summary"])[0], [1, 0, 2]
+        state, history = self._start_alone(encoding, training)
+        loop = FeedbackLoop(feedback, self.target_embedding, self.output_layer, batch)
+        shape = tf.stack([batch, feedback.steps])
+        products = {name: HoistedProduct(self._cast(k)) for name, k in self.kernels.items()}
+        products["input"] = HoistedProduct(self._cast(self.input_projection.kernel))
+        loop_inputs = loop.inputs()
+        for name, product in products.items():
+            addends = product.before(self._biases(name, shape))
+            loop_inputs[name] = tf.transpose(addends, time_first)
+        sizes = {"embedded": self.config.embedding_size, "attentional": self.output_size}
+        if training and self.config.dropout:
+            for name, size in sizes.items():
+                ones = tf.ones([feedback.steps, batch, size], self.compute_dtype)
+                loop_inputs[f"kept_{name}"] = self.dropout(ones, training=True)
+
+        def dropped(x: tf.Tensor, name: str, now: Tensors) -> tf.Tensor:
+            kept = now.get(f"kept_{name}")
+            return x if kept is None else x * kept
+
+        def step(state_: Any, now: Tensors) -> tuple[Any, Tensors]:
+            history, embedded = state_
+            read = {}
+
+            def product(name: str, x: tf.Tensor) -> tf.Tensor:
+                read[name] = x
+                return products[name](x) + now[name]
+
+            words = dropped(loop.read(embedded, now), "embedded", now)
+            addend, from_input = self.cells[0].prepare(product("input", words))
+
+            def multiply(name: str, x: tf.Tensor) -> tf.Tensor:
+                return product(name, x) + addend if name == "gates_0" else product(name, x)
+
+            history, weights = self._advance(state.source, history, multiply, from_input, copies=1)
+            output = dropped(history["attentional"], "attentional", now)
+            embedded, found = loop(output, now)
+            return (history, embedded), {**read, **found, "weights": weights}
+
+        outputs = self._loop_outputs(products) | loop.outputs(self.output_size)
+        begin = loop.begin(tf.fill([batch], BEGIN))
+        _, found = time_loop(step, (history, begin), loop_inputs, outputs)
+        for name, product in products.items():
+            product.after(found[name])
+        return FreeRun(loop.finish(found), found[loop.SAMPLES], found["weights"])
+
+    def _start_alone(
+        self, encoding: dict[str, tf.Tensor], training: bool
+    ) -> tuple[DecoderState, dict[str, Any]]:
+        """The state before the first step, and its history without an axis of copies."""
+        state = self.start(encoding, 0, training=training)
+        return state, tf.nest.map_structure(lambda tensor: tf.squeeze(tensor, 1), state.history)
+
+    def _biases(self, name: str, lead: tf.Tensor) -> tf.Tensor:
+        """The bias of a product inside the time loop, for each of its rows."""
+        bias = self._bias(name)
+        shape = tf.concat([lead, tf.shape(bias)], 0)
+        return tf.nn.bias_add(tf.zeros(shape, self.compute_dtype), bias)
+
+    def _loop_outputs(self, products: dict[str, HoistedProduct]) -> dict[str, tf.TensorSpec]:
+        """What every time loop of the decoder makes."""
+        outputs = {
+            name: tf.TensorSpec([None, product.kernel.shape[0]], self.compute_dtype)
+            for name, product in products.items()
+        }
+        weights = tf.TensorSpec([None, None], at_least_float32(self.compute_dtype))
+        return {**outputs, "weights": weights}
 
     # --- word by word ---
 
@@ -232,7 +301,7 @@ class RecurrentNetwork(TranslationModel):
         weights = {name: for_loop(self._cast(kernel)) for name, kernel in kernels.items()}
         return DecoderState(tf.constant(0), source, history, weights)
 
-    def step(
+    def advance(
         self, state: DecoderState, inputs: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, DecoderState, tf.Tensor]:
         copies = state.history["attentional"].shape[1]
@@ -256,8 +325,8 @@ class RecurrentNetwork(TranslationModel):
         history = tf.nest.map_structure(
             lambda tensor: tf.reshape(tensor, [-1, copies, tensor.shape[-1]]), rows
         )
-        logits = self.logits(self.dropout(rows["attentional"], training=training))
-        return logits, state._replace(step=state.step + 1, history=history), attention
+        outputs = self.dropout(rows["attentional"], training=training)
+        return outputs, state._replace(step=state.step + 1, history=history), attention
 
     def _advance(
         self,
@@ -311,9 +380,11 @@ class RecurrentNetwork(TranslationModel):
         return tf.cast(variable, self.compute_dtype)
 
     def _bias(self, name: str) -> tf.Tensor:
-        if name not in self.biases:
-            return tf.zeros(self.kernels[name].shape[1:], self.compute_dtype)
-        return self._cast(self.biases[name])
+        bias = self.input_projection.bias if name == "input" else self.biases.get(name)
+        if bias is None:
+            kernel = self.input_projection.kernel if name == "input" else self.kernels[name]
+            return tf.zeros(kernel.shape[1:], self.compute_dtype)
+        return self._cast(bias)
 
     def reorder(self, state: DecoderState, parents: tf.Tensor) -> DecoderState:
         history = tf.nest.map_structure(

@@ -196,9 +196,10 @@ class Transformer(TranslationModel):
     # --- all words at once ---
 
     def teacher_forced(
-        self, inputs: dict[str, tf.Tensor], training: bool = False
+        self, inputs: dict[str, tf.Tensor], training: bool = False, encoding: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        encoding = self.encode(inputs["source"], training)
+        if encoding is None:
+            encoding = self.encode(inputs["source"], training)
         words = tf.pad(inputs["target"][:, :-1], [(0, 0), (1, 0)], constant_values=BEGIN)
         steps = tf.range(tf.shape(words)[1])
         # Padding needs no mask of its own here: it comes last.
@@ -238,7 +239,7 @@ class Transformer(TranslationModel):
         }
         return DecoderState(tf.constant(0), source, history)
 
-    def step(
+    def advance(
         self, state: DecoderState, inputs: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, DecoderState, tf.Tensor]:
         source, step = state.source, state.step
@@ -263,7 +264,7 @@ class Transformer(TranslationModel):
         x = tf.reshape(self.decoder_norm(x), [-1, self.config.embedding_size])
         attention = tf.reshape(reported, [-1, tf.shape(reported)[-1]])
         history = {"slots": slots, "cache": caches}
-        return self.logits(x), state._replace(step=step + 1, history=history), attention
+        return x, state._replace(step=step + 1, history=history), attention
 
     def reorder(self, state: DecoderState, parents: tf.Tensor) -> DecoderState:
         slots = tf.gather(state.history["slots"], parents, batch_dims=1)
