@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tfkfac*", "nmt*", "models*"]),
-    package_data={"": ["*.yaml", "py.typed"]},
+    package_data={"": ["*.yaml", "*.html", "py.typed"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.12",
@@ -21,7 +21,16 @@ setup(
         "rich>=13.0",
     ],
     extras_require={
-        "nmt": ["keras-nlp>=0.32", "sentencepiece>=0.2", "sacrebleu>=2.4"],
+        "nmt": [
+            "keras-nlp>=0.32",
+            "sentencepiece>=0.2",
+            "sacrebleu>=2.4",
+            # nmt-serve
+            "starlette>=1.0",
+            "uvicorn>=0.40",
+        ],
+        # nmt-export --format ctranslate2
+        "ctranslate2": ["ctranslate2>=4.6"],
         # Built for this TensorFlow by `make horovod`; see docs/installation.md.
         "horovod": ["horovod==0.28.1"],
         "test": [
@@ -31,6 +40,7 @@ setup(
             "mypy>=1.14",
             "types-PyYAML>=6.0",
             "tensorboard>=2.19",
+            "ctranslate2>=4.6",
         ],
     },
     entry_points={
@@ -41,7 +51,9 @@ setup(
             "nmt-average = nmt.average:main",
             "nmt-data = nmt.datasets:main",
             "nmt-evaluate = nmt.evaluate:main",
+            "nmt-export = nmt.export_command:main",
             "nmt-score = nmt.score:main",
+            "nmt-serve = nmt.serve:main",
             "nmt-train = nmt.train:main",
             "nmt-translate = nmt.translate:main",
         ],

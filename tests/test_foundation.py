@@ -47,6 +47,7 @@ def test_commands_lead_to_functions() -> None:
     assert {command.name for command in commands} == {
         *("tfkfac-plan", "models-train", "models-plot"),
         *("nmt-data", "nmt-train", "nmt-translate", "nmt-score", "nmt-evaluate", "nmt-average"),
+        *("nmt-export", "nmt-serve"),
     }
     for command in commands:
         assert callable(command.load()), command
@@ -80,7 +81,8 @@ def test_constraints_pin_everything_that_is_needed_indirectly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("tfkfac", ["horovod"]), ("models", ["horovod"]), ("nmt", ["nmt"])]
+    ("package", "extras"),
+    [("tfkfac", ["horovod"]), ("models", ["horovod"]), ("nmt", ["nmt", "ctranslate2", "horovod"])],
 )
 def test_packages_import_only_what_setup_py_declares(package: str, extras: list[str]) -> None:
     providers = metadata.packages_distributions()

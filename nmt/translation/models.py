@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ class ModelOptions:
 _KNOWN = {known.name: known for known in dataclasses.fields(ModelOptions)}
 
 
-def add_options(parser: Parser) -> None:
-    """Adds `--model` and the options above to a command."""
+def add_options(parser: Parser, leave_out: Collection[str] = ()) -> None:
+    """Adds `--model` and the options above, except those left out, to a command."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -45,7 +45,8 @@ def add_options(parser: Parser) -> None:
         help="model directory made by nmt-train; several are an ensemble, with the same subwords",
     )
     for known in _KNOWN.values():
-        add_option(group, known)
+        if known.name not in leave_out:
+            add_option(group, known)
 
 
 @dataclass(frozen=True)
