@@ -22,6 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfkfac.base_optimizer import variable_path
 from tfkfac.errors import InputError, unknown
 from tfkfac.factors import second_moments
 from tfkfac.layer_costs import Layer, Workload
@@ -178,7 +179,9 @@ class _Step:
             losses = [tf.cast(loss, tf.float32) for loss in self.model.losses]
             loss = tf.add_n([*(tf.reduce_mean(tf.square(output)) for output in floats), *losses])
         gradients = tape.gradient(loss, variables)
-        weights = [Weight(v.path, tuple(v.shape), index) for index, v in enumerate(variables)]
+        weights = [
+            Weight(variable_path(v), tuple(v.shape), index) for index, v in enumerate(variables)
+        ]
         graph = tf.compat.v1.get_default_graph()
         self.training_flops = graph_flops(graph)
         self.layers = discover(gradients, weights, self.layout).layers

@@ -402,7 +402,8 @@ def _function_call(tensor: tf.Tensor, leaf: _Leaf) -> Found:
         return None
     inner = _skip_inside(body.outputs[tensor.value_index])
     if inner.op.type not in ("Conv2DBackpropFilter", "Conv3DBackpropFilterV2"):
-        return "inside a called function"
+        # Keras 2 computes recurrent layers in such a function, which cuDNN may replace.
+        return _OPAQUE.get(inner.op.type, "inside a called function")
     operands = []
     for operand in (inner.op.inputs[0], inner.op.inputs[2]):
         source = _skip_inside(operand)

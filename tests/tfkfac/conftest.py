@@ -9,13 +9,13 @@ import pytest
 @pytest.fixture
 def double_precision():
     """Keras layers in float64."""
-    keras.config.set_floatx("float64")
+    keras.backend.set_floatx("float64")
     yield
-    keras.config.set_floatx("float32")
+    keras.backend.set_floatx("float32")
 
 
 @pytest.fixture(autouse=True)
 def same_start():
     """Same random numbers and layer names whichever tests ran before."""
-    keras.utils.clear_session()
+    keras.backend.clear_session()
     keras.utils.set_random_seed(0)

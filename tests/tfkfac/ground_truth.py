@@ -11,12 +11,15 @@ import dataclasses
 import functools
 import unittest.mock
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.tfkfac.keras_versions import underlying
 from tests.tfkfac.test_patches import cut_patches
+from tfkfac.keras_version import KERAS_3
 from tfkfac.plan import BLOCKS, DIAGONAL, IDENTITY, LayerPlan, Side
 
 Rows = np.ndarray  # [groups, M, K]
@@ -130,7 +133,7 @@ def observe(
         recorder.tape = tape
         value = loss(model(tf.constant(inputs), training=True)) + sum(model.losses)
     outputs = [output for *_, output, _ in recorder.notes]
-    targets = [variable.value for variable in model.trainable_variables]
+    targets = [underlying(variable) for variable in model.trainable_variables]
     gradients, output_gradients = tape.gradient(
         value, (targets, outputs), unconnected_gradients="zero"
     )
@@ -171,23 +174,9 @@ class _Recorder:
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            for module, name, describe in (
-                ("keras.src.ops", "matmul", self.matmul),
-                ("keras.src.ops", "einsum", self.einsum),
-                ("keras.src.ops", "conv", self.conv),
-                ("keras.src.ops", "conv_transpose", self.conv_transpose),
-                ("keras.src.ops", "depthwise_conv", self.depthwise_conv),
-                ("keras.src.ops", "take", self.take),
-                ("tensorflow", "matmul", self.matmul),
-                ("tensorflow", "einsum", self.einsum),
-                ("tensorflow", "gather", self.take),
-            ):
-                path = f"{module}.{name}"
-                original = getattr(tf if module == "tensorflow" else keras.src.ops, name)
-                stack.enter_context(unittest.mock.patch(path, self.wrap(original, describe)))
-            stack.enter_context(
-                unittest.mock.patch("keras.src.ops.separable_conv", self.separable_conv)
-            )
+            replacements = _keras_3_calls(self) if KERAS_3 else _keras_2_calls(self)
+            for owner, name, replacement in replacements:
+                stack.enter_context(unittest.mock.patch.object(owner, name, replacement))
             yield
 
     def wrap(self, original, describe):
@@ -212,10 +201,14 @@ class _Recorder:
         return product
 
     def weight(self, tensor) -> int | None:
-        """Index of the variable whose value `tensor` has."""
+        """Index of the variable whose value `tensor` has.
+
+        A one-dimensional convolution may run as a two-dimensional one of height 1.
+        """
         value = np.asarray(tensor)
         for index, known in enumerate(self.values):
-            if known.shape == value.shape and np.array_equal(known, value):
+            same_shape = value.shape in (known.shape, (1, *known.shape))
+            if same_shape and np.array_equal(known, value.reshape(known.shape)):
                 return index
         return None
 
@@ -281,17 +274,88 @@ class _Recorder:
             lambda g: g.reshape(-1, channels, multiplier).transpose(1, 0, 2),
         )
 
-    def separable_conv(self, x, depthwise_kernel, pointwise_kernel, **kwargs):
-        """By its definition: a depthwise convolution, then one of size 1."""
-        hidden = keras.src.ops.depthwise_conv(x, depthwise_kernel, **kwargs)
-        return keras.src.ops.conv(hidden, pointwise_kernel)
-
     def take(self, output, table, indices, axis=0):
         index = self.weight(table)
         if index is None:
             return None
         one_hot = np.eye(table.shape[0])[np.reshape(indices, [-1])][np.newaxis]
         return index, one_hot, False, lambda g: g.reshape(1, -1, table.shape[1])
+
+
+def _keras_3_calls(recorder: _Recorder) -> Iterator[tuple[Any, str, Callable]]:
+    """What Keras 3's layers and custom layers call: (owner, name, what notes its products)."""
+    ops = keras.src.ops
+    for owner, name, describe in (
+        (ops, "matmul", recorder.matmul),
+        (ops, "einsum", recorder.einsum),
+        (ops, "conv", recorder.conv),
+        (ops, "conv_transpose", recorder.conv_transpose),
+        (ops, "depthwise_conv", recorder.depthwise_conv),
+        (ops, "take", recorder.take),
+        (tf, "matmul", recorder.matmul),
+        (tf, "einsum", recorder.einsum),
+        (tf, "gather", recorder.take),
+    ):
+        yield owner, name, recorder.wrap(getattr(owner, name), describe)
+
+    def separable_conv(x, depthwise_kernel, pointwise_kernel, **kwargs):
+        """By its definition: a depthwise convolution, then one of size 1."""
+        return ops.conv(ops.depthwise_conv(x, depthwise_kernel, **kwargs), pointwise_kernel)
+
+    yield ops, "separable_conv", separable_conv
+
+
+def _keras_2_calls(recorder: _Recorder) -> Iterator[tuple[Any, str, Callable]]:
+    """The same for Keras 2, whose layers call TensorFlow."""
+    import tensorflow.compat.v2 as tf_of_keras
+    from keras.src import backend
+    from keras.src.layers.convolutional import base_conv
+
+    def product(output, a, b, *args, **kwargs):
+        return recorder.matmul(output, a, b, kwargs.get("transpose_b", False))
+
+    def convolution(output, input, filters, strides, padding, dilations, **kwargs):
+        return recorder.conv(output, input, filters, strides, padding, dilation_rate=dilations)
+
+    def grouped_convolution(output, layer, x, kernel):
+        rate = layer.dilation_rate
+        return recorder.conv(output, x, kernel, layer.strides, layer.padding, dilation_rate=rate)
+
+    def transposed(output, x, kernel, output_shape, strides, padding, **kwargs):
+        return recorder.conv_transpose(output, x, kernel, strides, padding)
+
+    def depthwise(output, x, kernel, strides, padding, dilations, **kwargs):
+        strides = strides[1:3]
+        return recorder.depthwise_conv(output, x, kernel, strides, padding, dilation_rate=dilations)
+
+    def separable(x, depthwise_kernel, pointwise_kernel, strides, padding, **kwargs):
+        """By its definition: a depthwise convolution, then one of size 1."""
+        nn = tf_of_keras.nn
+        rate = kwargs.get("dilations", kwargs.get("rate"))
+        hidden = nn.depthwise_conv2d(
+            x, depthwise_kernel, strides=strides, padding=padding, dilations=rate
+        )
+        return nn.convolution(
+            hidden, pointwise_kernel, strides=[1, 1], padding="VALID", dilations=[1, 1]
+        )
+
+    for owner, name, describe in (
+        (tf_of_keras, "matmul", product),
+        (tf_of_keras, "tensordot", product),
+        (tf_of_keras, "einsum", recorder.einsum),
+        (tf_of_keras.nn, "convolution", convolution),
+        (tf_of_keras.nn, "depthwise_conv2d", depthwise),
+        (tf_of_keras.nn, "embedding_lookup", recorder.take),
+        (backend, "conv2d_transpose", transposed),
+        (backend, "depthwise_conv2d", recorder.depthwise_conv),
+        (base_conv.Conv, "_jit_compiled_convolution_op", grouped_convolution),
+        (tf, "matmul", product),
+        (tf, "einsum", recorder.einsum),
+        (tf, "gather", recorder.take),
+    ):
+        yield owner, name, recorder.wrap(getattr(owner, name), describe)
+    for owner in (tf_of_keras.nn, tf_of_keras.compat.v1.nn):
+        yield owner, "separable_conv2d", separable
 
 
 def _patches(image, kernel_size, strides, dilations, padding, groups) -> Rows:

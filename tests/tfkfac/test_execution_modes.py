@@ -68,7 +68,7 @@ def test_compiled_and_multi_step_runs_equal_plain_ones():
 @pytest.fixture
 def restore_policy():
     yield
-    keras.config.set_dtype_policy("float32")
+    keras.mixed_precision.set_global_policy("float32")
 
 
 def test_mixed_precision(restore_policy):
@@ -84,7 +84,7 @@ def test_mixed_precision(restore_policy):
     }
     found: dict[str, list[np.ndarray]] = {}
     for name, (policy, wrap) in cases.items():
-        keras.config.set_dtype_policy(policy)
+        keras.mixed_precision.set_global_policy(policy)
         kfac = KFAC(learning_rate=0.0, factor_interval=1, factor_decay=0.5)
         model = compiled(wrap(kfac), weights)
         wrapped = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -125,7 +125,7 @@ def test_all_modes_together(restore_policy):
     plain = compiled(KFAC(factor_interval=1, **CALM), model=token_model())
     weights = plain.get_weights()
     plain.fit(inputs, targets, batch_size=12, shuffle=False, verbose=0)
-    keras.config.set_dtype_policy("mixed_float16")
+    keras.mixed_precision.set_global_policy("mixed_float16")
     kfac = KFAC(factor_interval=1, gradient_accumulation_steps=2, global_clipnorm=100.0, **CALM)
     model = compiled(kfac, weights, token_model(), jit_compile=True, steps_per_execution=2)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.tfkfac.ground_truth import expected_factors, observe
-from tests.tfkfac.layer_cases import CASES
+from tests.tfkfac.layer_cases import CASES, NAMES
 from tests.tfkfac.test_statistics import loss_of, make_input
+from tfkfac.base_optimizer import variable_path
 from tfkfac.factors import combine, second_moments
 from tfkfac.planning import Layout, Weight, discover
 
@@ -21,8 +22,8 @@ LAYOUTS = (
 )
 # The others have nothing that the graph shows: test_statistics says why.
 TREATED = [
-    name
-    for name, case in CASES.items()
+    parameter
+    for parameter, case in zip(NAMES, CASES.values(), strict=True)
     if not all(kind.startswith("plain") for kind in case.kinds.values())
 ]
 
@@ -41,7 +42,8 @@ def factor_step(case):
             loss = loss_of(model(x, training=True)) + sum(model.losses)
         gradients = tape.gradient(loss, model.trainable_variables)
         weights = [
-            Weight(v.path, tuple(v.shape), i) for i, v in enumerate(model.trainable_variables)
+            Weight(variable_path(v), tuple(v.shape), i)
+            for i, v in enumerate(model.trainable_variables)
         ]
         factors = []
         for layout in LAYOUTS:
@@ -113,7 +115,7 @@ def freeze_batch_statistics(observation, model, batch):
         tape.watch(outputs)
         loss = loss_of(outputs)
     gradient = tape.gradient(loss, outputs).numpy()
-    paths = [variable.path for variable in model.trainable_variables]
+    paths = [variable_path(variable) for variable in model.trainable_variables]
 
     def per_example(index):
         inputs = normalized if paths[index].endswith("gamma") else np.ones_like(normalized)

@@ -25,6 +25,7 @@ from tests.tfkfac.training import (
     train_step,
 )
 from tfkfac import KFAC
+from tfkfac.base_optimizer import variable_path
 from tfkfac.schedules import StepDecay
 
 # Directions that depend on nothing but one step's gradients and statistics.
@@ -46,7 +47,7 @@ def gradients_of(model) -> list[np.ndarray]:
     inputs, targets = data()
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(mean_squared_error(targets, model(inputs)))
-    return [g.numpy() for g in tape.gradient(loss, [v.value for v in model.trainable_variables])]
+    return [g.numpy() for g in tape.gradient(loss, model.trainable_variables)]
 
 
 # --- learning rate ---
@@ -300,7 +301,8 @@ def test_plain_variables_in_a_custom_loop():
     reference = KFAC(factor_interval=2, **CALM)
     reference_step = train_step(model, reference)
     first, first_bias, second, second_bias = variables = [
-        tf.Variable(variable.numpy(), name=variable.path) for variable in model.trainable_variables
+        tf.Variable(variable.numpy(), name=variable_path(variable))
+        for variable in model.trainable_variables
     ]
     optimizer = KFAC(factor_interval=2, **CALM)
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.tfkfac.training import data, dense_model, fit, flat_weights, train_step
 from tfkfac import KFAC
+from tfkfac.base_optimizer import variable_path
 from tfkfac.callbacks import find_kfac
 from tfkfac.schedules import StepDecay
 
@@ -43,9 +44,9 @@ def scaled_sgd_eigen():
 
 @pytest.fixture
 def policy(request):
-    keras.config.set_dtype_policy(request.param)
+    keras.mixed_precision.set_global_policy(request.param)
     yield request.param
-    keras.config.set_dtype_policy("float32")
+    keras.mixed_precision.set_global_policy("float32")
 
 
 def compiled(make_optimizer) -> keras.Model:
@@ -83,7 +84,9 @@ def test_loaded_model_continues_like_the_saved_one(make_optimizer, policy, tmp_p
         loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_state(loaded, saved)
     for variable, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), other.numpy(), err_msg=variable.path)
+        np.testing.assert_array_equal(
+            variable.numpy(), other.numpy(), err_msg=variable_path(variable)
+        )
     fit(model, epochs=2)
     fit(loaded, epochs=2)
     np.testing.assert_allclose(flat_weights(loaded), flat_weights(model), rtol=1e-6, atol=1e-7)
