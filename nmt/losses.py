@@ -12,7 +12,12 @@ import keras
 import tensorflow as tf
 
 from nmt.models.embeddings import at_least_float32
-from nmt.soft_alignment import SoftAlignment, counted_steps, soft_alignment
+from nmt.soft_alignment import (
+    SoftAlignment,
+    counted_steps,
+    soft_alignment,
+    softmax_and_log_sums,
+)
 from nmt.subwords import END, PAD, UNKNOWN
 
 
@@ -49,22 +54,18 @@ def _smoothed_cross_entropy(
 ) -> tf.Tensor:  # [n, V], [n] -> [n]
     @tf.custom_gradient
     def losses(logits: tf.Tensor) -> Any:
-        loss, difference = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-            features=logits, labels=targets
-        )  # difference: softmax - onehot
+        probabilities, log_sums = softmax_and_log_sums(logits)
+        loss = log_sums - (1.0 - smoothing) * tf.gather(logits, targets, batch_dims=1)
         if smoothing:
-            chosen = tf.gather(logits, targets, batch_dims=1)
-            loss += smoothing * (chosen - tf.reduce_mean(logits, axis=-1))
+            loss -= smoothing * tf.reduce_mean(logits, axis=-1)
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            result = difference
+            result = probabilities
             if smoothing:
                 result -= smoothing / logits.shape[-1]
             result *= upstream[:, tf.newaxis]
-            if smoothing:
-                places = tf.stack([tf.range(tf.size(targets)), tf.cast(targets, tf.int32)], axis=1)
-                result = tf.tensor_scatter_nd_add(result, places, smoothing * upstream)
-            return result
+            places = tf.stack([tf.range(tf.size(targets)), tf.cast(targets, tf.int32)], axis=1)
+            return tf.tensor_scatter_nd_add(result, places, (smoothing - 1.0) * upstream)
 
         return loss, gradient
 
@@ -198,7 +199,7 @@ class SoftAlignedMaximumLikelihood(keras.losses.Loss):
             samples = tf.argmax(y_pred, axis=-1)
         samples = tf.cast(samples, tf.int32)
         counted = counted_steps(y_true, samples, self.pad_id, self.eos_id)
-        alignment = soft_alignment(y_true, y_pred, samples, counted)
+        alignment = soft_alignment(y_true, y_pred, counted)
         return negative_log_coverage(alignment, self.hard_alignment)
 
     def words(self, y_true: Any) -> tf.Tensor:

@@ -130,7 +130,7 @@ class FeedbackLoop:
         return self._embedding(ids)
 
     def read(self, sampled: tf.Tensor, now: Tensors) -> tf.Tensor:
-        """What a step reads: the embedding [batch, size] of the sample before, or another word's."""
+        """What a step reads [batch, size]: the embedding of the sample before, or another."""
         return tf.where(now["forced"], now["words"], sampled) if "words" in now else sampled
 
     def __call__(self, output: tf.Tensor, now: Tensors) -> tuple[tf.Tensor, Tensors]:

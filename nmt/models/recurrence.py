@@ -84,6 +84,19 @@ def loop_product(x: tf.Tensor, kernel: tf.Tensor, size: int) -> tf.Tensor:
     return product if kernel.shape[1] == size else product[:, :size]
 
 
+def _loop_product(x: tf.Tensor, kernel: tf.Tensor, padded: tf.Tensor) -> tf.Tensor:
+    """The same, of a kernel that is a constant; backward, no column of padding is computed."""
+
+    @tf.custom_gradient
+    def product(x: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.matmul(upstream, kernel, transpose_b=True)
+
+        return loop_product(x, padded, kernel.shape[1]), gradient
+
+    return product(x)
+
+
 class HoistedProduct:
     """yₜ = xₜ W + bₜ inside a time loop, with the gradient of W formed outside.
 
@@ -96,7 +109,8 @@ class HoistedProduct:
 
     def __init__(self, kernel: tf.Tensor) -> None:
         self.kernel = tf.convert_to_tensor(kernel)
-        self._in_loop = for_loop(tf.stop_gradient(self.kernel))
+        self._constant = tf.stop_gradient(self.kernel)
+        self._in_loop = for_loop(self._constant)
         self._inputs: tf.Tensor | None = None
 
     def before(self, addends: tf.Tensor) -> tf.Tensor:
@@ -117,7 +131,7 @@ class HoistedProduct:
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """xₜ W."""
-        return loop_product(x, self._in_loop, self.kernel.shape[1])
+        return _loop_product(x, self._constant, self._in_loop)
 
     def after(self, inputs: tf.Tensor) -> None:
         """All xₜ [steps, batch, in]."""

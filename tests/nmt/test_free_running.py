@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nmt.config import SAMPLERS
 from nmt.losses import SmoothedCrossEntropy, SoftAlignedMaximumLikelihood
 from nmt.models import ModelConfig, build_model
 from nmt.models.feedback import Feedback

@@ -55,7 +55,7 @@ def test_the_worked_example(dtype):
 def test_coverage_in_the_worked_example():
     samples = [[A, EOS]]
     counted = counted_steps(tf.constant([[A, B, EOS]]), tf.constant(samples), PAD, EOS)
-    found = soft_alignment(tf.constant([[A, B, EOS]]), tf.constant(TWO_STEPS), samples, counted)
+    found = soft_alignment(tf.constant([[A, B, EOS]]), tf.constant(TWO_STEPS), counted)
     np.testing.assert_allclose(tf.exp(found.log_coverage), [[3 / 8, 11 / 32, 9 / 20]])
     np.testing.assert_allclose(found.weights[0, :, 0], [2 / 3, 1 / 3])
     expected = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
