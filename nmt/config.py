@@ -30,7 +30,10 @@ from tfkfac.options import (
     option,
 )
 
-OBJECTIVES = ("mle",)
+OBJECTIVES = (
+    "mle", "scheduled-sampling", "differentiable-scheduled-sampling", "saml", "saml-hard",
+)  # fmt: skip
+SAMPLERS = ("softmax", "st-softmax", "gumbel-softmax", "st-gumbel-softmax")
 OPTIMIZERS = (
     "adam", "adamw", "sgd", "kfac", "adadelta", "adafactor", "adagrad", "adamax", "ftrl", "lamb",
     "lion", "muon", "nadam", "rmsprop",
@@ -130,10 +133,69 @@ ModelOptions = section_of(
 class Loss(_Section):
     """What is minimised."""
 
-    objective: str = option(one_of(*OBJECTIVES), "mle", "mle: maximum likelihood of the target")
-    label_smoothing: float = option(
-        FRACTION, 0.1, "share of each target word's probability spread evenly over the vocabulary"
+    objective: str = option(
+        one_of(*OBJECTIVES),
+        "mle",
+        "mle: maximum likelihood of the target, given the target so far (also a part of saml); "
+        "scheduled-sampling: given a mixture of the target and samples; "
+        "differentiable-scheduled-sampling: the same with gradients through the samples; "
+        "saml: maximum likelihood, and SAML of samples (docs/saml.md); "
+        "saml-hard: the same, each word compared in its place",
     )
+    label_smoothing: float = option(
+        FRACTION,
+        0.1,
+        "share of each target word's probability spread evenly over the vocabulary; not for SAML",
+    )
+    saml_weight: float = option(
+        SHARE, 0.5, "saml: w of the loss (1 - w) MLE + w SAML; 0 is the same as mle"
+    )
+    saml_start: int = option(WHOLE, 0, "saml: updates of maximum likelihood alone before w is used")
+    saml_warmup: int = option(WHOLE, 0, "saml: updates after those in which w rises along a line")
+    saml_steps: str = option(
+        one_of("reference", "batch"),
+        "reference",
+        "saml: steps of a sample that count: as many as its reference has, so that padding changes "
+        "nothing, or, until it ends, all that the batch has",
+    )
+    sampler: str = option(
+        one_of(*SAMPLERS),
+        "st-gumbel-softmax",
+        "what is fed back: mixtures of words, or single words (st-, straight-through), with or "
+        "without Gumbel noise; noise of scale 1 samples from the model's distribution",
+    )
+    temperature: float = option(POSITIVE, 1.0, "of the samples' softmax")
+    noise_scale: float = option(NOT_NEGATIVE, 1.0, "what the Gumbel noise is multiplied by")
+    differentiable: bool = option(FLAG, True, "saml: whether gradients pass through the samples")
+    sampling_schedule: str = option(
+        one_of("inverse-sigmoid", "exponential", "linear"),
+        "inverse-sigmoid",
+        "scheduled sampling: how the probability of reading the reference falls with the number i: "
+        "k / (k + exp(i / k)), k^i, or 1 - k i",
+    )
+    sampling_constant: float | None = option(
+        POSITIVE,
+        None,
+        "scheduled sampling: k; null for 3000, 0.9999 or 0.00005, in the order of the schedules",
+    )
+    sampling_floor: float = option(SHARE, 0.0, "scheduled sampling: the least probability")
+    sampling_interval: int = option(
+        COUNT,
+        1,
+        "scheduled sampling: updates after which i grows by one; as many as validate_every: with "
+        "every validation",
+    )
+    sampling_coins: str = option(
+        one_of("example", "batch"),
+        "example",
+        "scheduled sampling: a coin for each word of each sentence, or for each position of a batch",
+    )
+
+    @property
+    def effective_sampling_constant(self) -> float:
+        """The schedule's k."""
+        defaults = {"inverse-sigmoid": 3000.0, "exponential": 0.9999, "linear": 0.00005}
+        return self.sampling_constant or defaults[self.sampling_schedule]
 
 
 @dataclass(frozen=True)
@@ -265,7 +327,7 @@ class Config:
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
-        data, subwords, rates = self.data, self.subwords, self.optimization
+        data, subwords, rates, loss = self.data, self.subwords, self.optimization, self.loss
         sizes = subwords.vocabulary_size, subwords.target_vocabulary_size
         self.model_config(sizes[0], sizes[1] or sizes[0])  # checks it
         if self.model.tied_embeddings == "all" and sizes[1] is not None:
@@ -283,6 +345,10 @@ class Config:
             raise InputError(
                 f"warmup: {rates.warmup} leaves nothing of updates {self.training.updates}"
             )
+        k, schedule = loss.effective_sampling_constant, loss.sampling_schedule
+        if (k < 1) == (schedule == "inverse-sigmoid"):
+            bound = "1 or more" if schedule == "inverse-sigmoid" else "below 1"
+            raise InputError(f"sampling_constant: {k:g} is none for {schedule}; it must be {bound}")
         if self.positions is not None and data.max_subwords >= self.positions:
             raise InputError(
                 f"max_subwords: {data.max_subwords} and the end do not fit max_positions "

@@ -68,6 +68,11 @@ class OutputLayer(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.vocabulary,), initializer="zeros")
         self.built = True
 
+    @property
+    def logits_dtype(self) -> tf.DType:
+        """float32 or wider."""
+        return at_least_float32(self.compute_dtype)
+
     def call(self, outputs: tf.Tensor, table: Any = None) -> tf.Tensor:
         """[..., size] -> logits [..., vocabulary], float32 or wider.
 

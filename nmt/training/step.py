@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -38,9 +39,8 @@ class TrainingStep:
         self._model, self._optimizer, self._objective = model, optimizer, objective
         self._ranks = ranks
         self._averages = ranks.size > 1 and not optimizer_averages
-        side = tf.TensorSpec([None, None], tf.int32)
-        signature = [{"source": side, "target": side}, tf.TensorSpec([], tf.int64)]
-        self._compiled = tf.function(self._update, input_signature=signature, jit_compile=jit)
+        self._jit = jit
+        self._compiled: dict[str, Any] = {}  # by stage
 
     def __call__(self, batch: Batch, update: int, learning_rate: float) -> tf.Tensor:
         """Makes update number `update`, counted from 1.
@@ -49,12 +49,20 @@ class TrainingStep:
             Sum and count of each of the objective's terms over all ranks: float32 [terms, 2].
         """
         self._optimizer.learning_rate = learning_rate
-        return self._compiled(batch, tf.constant(update, tf.int64))
+        stage = self._objective.stage(update)
+        if stage not in self._compiled:
+            side = tf.TensorSpec([None, None], tf.int32)
+            self._compiled[stage] = tf.function(
+                partial(self._update, stage=stage),
+                input_signature=[{"source": side, "target": side}, tf.TensorSpec([], tf.int64)],
+                jit_compile=self._jit,
+            )
+        return self._compiled[stage](batch, tf.constant(update, tf.int64))
 
-    def _update(self, batch: Batch, update: tf.Tensor) -> tf.Tensor:
+    def _update(self, batch: Batch, update: tf.Tensor, stage: str) -> tf.Tensor:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
-            terms = self._objective(batch, update)
+            terms = self._objective(batch, update, stage)
             ordered = [terms[name] for name in self._objective.terms]
             sums = tf.stack([[tf.cast(x, tf.float32) for x in term[:2]] for term in ordered])
             sums = self._sum(tf.stop_gradient(sums))

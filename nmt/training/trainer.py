@@ -297,7 +297,7 @@ class Trainer:
             "cpu_seconds": round(progress.cpu_seconds, 3),
             "learning_rate": rate,
         }
-        row |= {name: total / max(count, 1.0) for name, (total, count) in progress.sums.items()}
+        row |= {name: total / count for name, (total, count) in progress.sums.items() if count}
         row |= {"tokens_per_second": round(self._speed(progress))}
         return row | (measures.row() if measures is not None else {})
 
