@@ -1,4 +1,4 @@
-"""Universes for parameter estimation: particle counts at four redshifts, made from first principles.
+"""Universes for parameter estimation: particle counts at four redshifts, from first principles.
 
 A Gaussian density field with the linear power spectrum of cold dark matter (Bardeen, Bond, Kaiser
 and Szalay 1986, "BBKS") displaces a lattice of particles along its potential's gradient (Zel'dovich
@@ -63,7 +63,7 @@ def _shape(k: Any, cosmology: Cosmology) -> Any:
 
 
 def sphere_window(x: Any) -> Any:
-    """Fourier transform of a sphere of radius R and volume 1 at k = x / R: 3 (sin x - x cos x) / x³."""
+    """Fourier transform of a sphere of radius R and volume 1 at k = x / R."""
     x = np.maximum(x, 1e-3)  # where it is 1 - 1e-7
     return 3 * (np.sin(x) - x * np.cos(x)) / x**3
 
@@ -169,8 +169,8 @@ def universe(
 ) -> np.ndarray:
     """Particle counts at several redshifts of one box, n x n x n x redshifts, int16.
 
-    A particle starts anywhere in its cell. From the centres, none would leave its cell before it has
-    moved by half of one, and early structure would be too weak on all scales.
+    A particle starts anywhere in its cell. From the centres, none would leave its cell before it
+    has moved by half of one, and early structure would be too weak on all scales.
     """
     shift = displacement(density_field(random, cosmology, cells, cell), cells, cell) / cell
     start = random.random(shift.shape, np.float32)

@@ -149,7 +149,7 @@ def background(random: np.random.Generator, where: Grid) -> Fields:
     """A map without storms.
 
     Winds are those of a streamfunction, turned around it as the hemisphere demands; pressure and
-    heights go with it as in geostrophic balance, with the Coriolis parameter of 15 degrees at least.
+    heights go with it as in geostrophic balance, with a Coriolis parameter of 15 degrees at least.
     """
     shape, latitude = where.shape, np.deg2rad(where.latitude)
     polewards = np.sin(latitude) ** 2

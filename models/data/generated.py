@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfac.files import replacing, remove_leftovers
+from tfkfac.files import remove_leftovers, replacing
 
 DIGEST = "digest"
 

@@ -1,0 +1,1 @@
+"""Scientific benchmarks: what is measured, how good a result is, and what it cost."""
