@@ -300,7 +300,7 @@ class BaseKFAC:
             }
 
         self._engine.discover(
-            grads, weights, _dtypes(variables), describe, self.inner_optimizer.name
+            grads, weights, _dtypes(variables), describe, type(self.inner_optimizer).__name__
         )
 
     # --- report ---

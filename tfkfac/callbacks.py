@@ -15,7 +15,7 @@ from tfkfac.report import spectrum
 
 def find_kfac(optimizer: Any) -> KFAC | None:
     """The KFAC in `optimizer`, which may be a `LossScaleOptimizer` around it, or None."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer if isinstance(optimizer, KFAC) else None
 

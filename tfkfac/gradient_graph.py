@@ -13,7 +13,15 @@ import tensorflow as tf
 
 # Operations that hand on the elements of their first input, possibly under another shape.
 _RESHAPING = ("Reshape", "Squeeze", "ExpandDims")
-_TRANSPARENT = ("Identity", "Cast", "CheckNumerics", "StopGradient", "PreventGradient", "Snapshot")
+_TRANSPARENT = (
+    "Identity",
+    "IdentityN",
+    "Cast",
+    "CheckNumerics",
+    "StopGradient",
+    "PreventGradient",
+    "Snapshot",
+)
 
 
 def key(tensor: tf.Tensor) -> tuple[int, str]:
@@ -52,7 +60,12 @@ def skip_transparent(tensor: tf.Tensor) -> tf.Tensor:
         tensor = outside(tensor)
         if not is_symbolic(tensor) or tensor.op.type not in _TRANSPARENT:
             return tensor
-        tensor = tensor.op.inputs[0]
+        tensor = passed_on(tensor)
+
+
+def passed_on(tensor: tf.Tensor) -> tf.Tensor:
+    """The input of a transparent operation that it hands on as `tensor`."""
+    return tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
 
 
 def is_reshaping(op: tf.Operation) -> bool:

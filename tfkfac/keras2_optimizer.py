@@ -38,10 +38,15 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
                 f"KFAC: optimizer={type(optimizer).__name__} cannot be the inner optimizer; "
                 "wrap it around KFAC instead, or pass what it wraps"
             )
+        if not hasattr(optimizer, "learning_rate"):
+            raise ValueError(
+                f"KFAC: {type(optimizer).__name__} cannot be the inner optimizer: it has no "
+                "learning rate of its own, which the KL clip and schedules refer to"
+            )
 
     def _add_scalar(self, option: str, value: Any) -> tf.Variable:
-        dtype = tf.float32 if option == "damping" else tf.int64
-        return self.add_variable((), dtype, keras.initializers.Constant(value), name=option)
+        dtype, number = (tf.float32, value) if option == "damping" else (tf.int64, int(value))
+        return self.add_variable((), dtype, keras.initializers.Constant(number), name=option)
 
     def _index(self, variable: tf.Variable) -> int:
         return self._index_dict[self._var_key(variable)]
@@ -55,8 +60,9 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> tf.Variable | tf.Tensor:
-        """The inner optimizer's learning rate."""
-        rate = _learning_rate(self.inner_optimizer)
+        """The inner optimizer's learning rate: the one of now, if it follows a schedule."""
+        inner = self.inner_optimizer
+        rate = inner.learning_rate if _is_legacy(inner) else inner._learning_rate
         return tf.convert_to_tensor(rate(self.iterations)) if isinstance(rate, _Schedule) else rate
 
     @learning_rate.setter
@@ -175,13 +181,6 @@ KFAC.__doc__ = BaseKFAC.__doc__
 def _is_legacy(optimizer: Any) -> bool:
     """Whether it is one of the older kind, as all of tensorflow-addons are."""
     return isinstance(optimizer, keras.optimizers.legacy.Optimizer)
-
-
-def _learning_rate(optimizer: Any) -> Any:
-    """A variable or a schedule."""
-    if not _is_legacy(optimizer):
-        return optimizer._learning_rate
-    return optimizer.learning_rate
 
 
 def _without_empty(

@@ -11,7 +11,7 @@ SUPPORTED = (
     "tfkfac supports Keras 3 with TensorFlow 2.16 or later (tested with 2.21), and Keras 2.15 with "
     "TensorFlow 2.15"
 )
-ADVICE = "see docs/compatibility.md"
+ADVICE = "docs/compatibility.md"
 
 
 def is_keras_3(

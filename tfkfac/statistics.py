@@ -549,8 +549,8 @@ def _per_example(tensor: tf.Tensor) -> Callable[[], tf.Tensor] | None:
             return summed[:, tf.newaxis] if keep else summed
 
         return build
-    if op.type in ("Identity", "Neg", "Cast"):
-        inner = _per_example(op.inputs[0])
+    if op.type in ("Identity", "IdentityN", "Neg", "Cast"):
+        inner = _per_example(graph.passed_on(tensor))
         if inner is None:
             return None
         return (lambda: -inner()) if op.type == "Neg" else lambda: tf.cast(inner(), tensor.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tests.tfkfac.keras_versions import needs_keras_3, reset_dtype_policy
 from tests.tfkfac.training import (
     CALM,
     assert_factors_close,
@@ -21,6 +22,7 @@ from tests.tfkfac.training import (
 from tfkfac import KFAC
 
 
+@needs_keras_3("its optimizers do not accumulate gradients")
 @pytest.mark.parametrize("factor_interval", [1, 2])
 def test_gradient_accumulation_equals_larger_batches(factor_interval):
     optimizers = [
@@ -68,7 +70,7 @@ def test_compiled_and_multi_step_runs_equal_plain_ones():
 @pytest.fixture
 def restore_policy():
     yield
-    keras.mixed_precision.set_global_policy("float32")
+    reset_dtype_policy()
 
 
 def test_mixed_precision(restore_policy):
@@ -79,7 +81,7 @@ def test_mixed_precision(restore_policy):
         "float16": ("mixed_float16", lambda kfac: kfac),
         "float16, scale 8": (
             "mixed_float16",
-            lambda kfac: keras.optimizers.LossScaleOptimizer(kfac, initial_scale=8.0),
+            lambda kfac: keras.mixed_precision.LossScaleOptimizer(kfac, initial_scale=8.0),
         ),
     }
     found: dict[str, list[np.ndarray]] = {}
@@ -87,7 +89,7 @@ def test_mixed_precision(restore_policy):
         keras.mixed_precision.set_global_policy(policy)
         kfac = KFAC(learning_rate=0.0, factor_interval=1, factor_decay=0.5)
         model = compiled(wrap(kfac), weights)
-        wrapped = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        wrapped = isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
         assert wrapped == (policy == "mixed_float16")
         fit(model)  # weights stay, so that all runs see the same statistics
         found[name] = list(factors(kfac).values())
@@ -107,6 +109,7 @@ def test_mixed_precision(restore_policy):
     assert all(np.abs(value - np.eye(value.shape[-1])).max() > 0.1 for value in found["float32"])
 
 
+@needs_keras_3("its optimizers do not accumulate gradients")
 def test_all_modes_together(restore_policy):
     """Loss scaling and accumulation put the optimizer into nested branches, XLA compiles them."""
     generator = np.random.default_rng(0)
@@ -128,13 +131,14 @@ def test_all_modes_together(restore_policy):
     keras.mixed_precision.set_global_policy("mixed_float16")
     kfac = KFAC(factor_interval=1, gradient_accumulation_steps=2, global_clipnorm=100.0, **CALM)
     model = compiled(kfac, weights, token_model(), jit_compile=True, steps_per_execution=2)
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
     model.fit(inputs, targets, batch_size=6, shuffle=False, verbose=0)
     assert int(kfac.iterations) == 2
     assert_weights_close(model, plain, 2e-4)
     assert_factors_close(kfac, plain.optimizer, 2e-3)
 
 
+@needs_keras_3("its optimizers have no loss_scale_factor")
 def test_loss_scale_factor_changes_nothing():
     plain = compiled(KFAC(factor_interval=1))
     scaled = compiled(KFAC(factor_interval=1, loss_scale_factor=64.0), plain.get_weights())

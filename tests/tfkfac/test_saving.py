@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import pytest
 
+from tests.tfkfac.keras_versions import reset_dtype_policy
 from tests.tfkfac.training import data, dense_model, fit, flat_weights, train_step
 from tfkfac import KFAC
 from tfkfac.base_optimizer import variable_path
 from tfkfac.callbacks import find_kfac
+from tfkfac.keras_version import KERAS_3
 from tfkfac.schedules import StepDecay
 
 # Steps 4 and 5 of a run use bases of step 3 and factors of steps 2 and 4.
@@ -39,14 +41,14 @@ def adamw_inverse():
 
 def scaled_sgd_eigen():
     # The scale grows at steps 3 and 6, and becomes too large at step 12.
-    return keras.optimizers.LossScaleOptimizer(sgd_eigen(), dynamic_growth_steps=3)
+    return keras.mixed_precision.LossScaleOptimizer(sgd_eigen(), dynamic_growth_steps=3)
 
 
 @pytest.fixture
 def policy(request):
     keras.mixed_precision.set_global_policy(request.param)
     yield request.param
-    keras.mixed_precision.set_global_policy("float32")
+    reset_dtype_policy()
 
 
 def compiled(make_optimizer) -> keras.Model:
@@ -80,7 +82,7 @@ def test_loaded_model_continues_like_the_saved_one(make_optimizer, policy, tmp_p
     assert any(name.endswith("counters") and value[0] == 2 for name, value in saved.items())
     model.save(tmp_path / "model.keras")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_state(loaded, saved)
     for variable, other in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
@@ -90,7 +92,7 @@ def test_loaded_model_continues_like_the_saved_one(make_optimizer, policy, tmp_p
     fit(model, epochs=2)
     fit(loaded, epochs=2)
     np.testing.assert_allclose(flat_weights(loaded), flat_weights(model), rtol=1e-6, atol=1e-7)
-    if policy == "mixed_float16":
+    if policy == "mixed_float16" and KERAS_3:  # Keras 2 does not save the scale
         scale = float(model.optimizer.dynamic_scale)
         assert scale == float(loaded.optimizer.dynamic_scale) != 2.0**15
 
@@ -127,6 +129,7 @@ def test_interrupted_run_resumes_where_it_was(tmp_path):
 def test_weights_loaded_after_training_bring_their_factors_back(tmp_path):
     model = compiled(sgd_eigen)
     model.optimizer.build(model.trainable_variables)
+    model.evaluate(*data(), verbose=0)  # metrics, which Keras 2 saves with the weights
     start = flat_weights(model)
     model.save_weights(tmp_path / "start.weights.h5")
     fit(model)
@@ -173,19 +176,24 @@ def test_state_that_does_not_fit_is_refused():
         optimizer.build(model.trainable_variables)
         return optimizer
 
-    with pytest.raises(ValueError, match="holds 11 optimizer variables and this .* has 15"):
-        built(KFAC(optimizer="adam")).load_own_variables(store)
+    other = built(KFAC(optimizer="adam"))
+    numbers = (len(optimizer.variables), len(other.variables))
+    assert numbers[0] < numbers[1]
+    with pytest.raises(
+        ValueError, match="holds {} optimizer variables and this .* has {}".format(*numbers)
+    ):
+        other.load_own_variables(store)
     wider = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(n) for n in (6, 3))])
     other = built(sgd_eigen(), wider)
     with pytest.raises(ValueError, match=r"shape \(4, 5\) for .* of shape \(4, 6\): .*model"):
         other.load_own_variables(store)
     assert int(other.iterations) == 0  # nothing was restored by halves
     other = built(KFAC(method="inverse"))
-    with pytest.raises(ValueError, match="lacks rows_inverse of layer 'sequential/first/kernel'"):
+    with pytest.raises(ValueError, match="lacks rows_inverse of layer '.*first/kernel'"):
         other.load_own_variables(store)
     assert int(other.iterations) == 0
     # What the layers are shows only when a step is traced.
     other = built(KFAC(max_factor_size=4))
     other.load_own_variables(store)
-    with pytest.raises(ValueError, match="layer 'sequential/first/kernel' is not what .* row fac"):
+    with pytest.raises(ValueError, match="layer '.*first/kernel' is not what .* row fac"):
         train_step(model, other)(*data())

@@ -29,7 +29,7 @@ def data(size: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     inputs = generator.normal(size=(size, 4))
     targets = np.sin(inputs @ generator.normal(size=(4, 3)))
-    return inputs.astype(keras.backend.floatx()), targets.astype(keras.config.floatx())
+    return inputs.astype(keras.backend.floatx()), targets.astype(keras.backend.floatx())
 
 
 def fit(model: keras.Model, epochs: int = 1, batch_size: int = 6, **arguments):
