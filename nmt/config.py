@@ -188,7 +188,7 @@ class Loss(_Section):
     sampling_coins: str = option(
         one_of("example", "batch"),
         "example",
-        "scheduled sampling: a coin for each word of each sentence, or for each position of a batch",
+        "scheduled sampling: a coin for each word of each sentence, or each position of a batch",
     )
 
     @property

@@ -102,10 +102,10 @@ class SelfAttention(MultiHeadAttention):
         A sentence's copies read one common cache; `bias` [batch, 1, copies, steps * copies] tells
         them apart.
         """
-        queries, keys, values = self._split(self.query_key_value(x), 3)
+        queries, keys, values = self._split(on_rows(self.query_key_value, x), 3)
         cache = {
-            "keys": write_step(cache["keys"], step, keys),
-            "values": write_step(cache["values"], step, values),
+            "keys": write_step(cache["keys"], step, keys, in_place=not training),
+            "values": write_step(cache["values"], step, values, in_place=not training),
         }
         shape = tf.shape(cache["keys"])
         flat = [shape[0], self.heads, shape[2] * shape[3], self.head_size]
@@ -113,10 +113,24 @@ class SelfAttention(MultiHeadAttention):
         return self._attend(queries, all_keys, all_values, bias, training)[0], cache
 
 
-def write_step(cache: tf.Tensor, step: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    """A cache [batch, heads, steps, ...] with `new` [batch, heads, ...] at one step."""
+def on_rows(layer: Any, x: tf.Tensor) -> tf.Tensor:
+    """A layer on [..., size] as one product of rows, which XLA can transpose in a loop."""
+    result = layer(tf.reshape(x, [-1, x.shape[-1]]))
+    return tf.reshape(result, tf.concat([tf.shape(x)[:-1], result.shape[-1:]], 0))
+
+
+def write_step(
+    cache: tf.Tensor, step: tf.Tensor, new: tf.Tensor, in_place: bool = True
+) -> tf.Tensor:
+    """A cache [batch, heads, steps, ...] with `new` [batch, heads, ...] at one step.
+
+    Args:
+        cache, step, new: as above.
+        in_place: whether nothing else will read the old cache; a gradient would.
+    """
     shape = tf.shape(cache)
-    if cache.shape.is_fully_defined():  # as under XLA, which cannot update at a place of its own
+    # XLA, under which shapes tend to be known, cannot update at a place that is not.
+    if not in_place or cache.shape.is_fully_defined():
         here = tf.reshape(tf.equal(tf.range(shape[2]), step), [-1] + [1] * (cache.shape.rank - 3))
         return tf.where(here, tf.expand_dims(new, 2), cache)
     # In place where nobody else holds the cache; quicker with few axes.
@@ -150,10 +164,15 @@ class CrossAttention(MultiHeadAttention):
         return {"keys": keys, "values": values}
 
     def call(
-        self, x: tf.Tensor, memory: Cache, bias: tf.Tensor, training: bool = False
+        self,
+        x: tf.Tensor,
+        memory: Cache,
+        bias: tf.Tensor,
+        training: bool = False,
+        in_loop: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """[batch, n, size] -> [batch, n, size] and weights [batch, heads, n, S]."""
-        (queries,) = self._split(self.query(x), 1)
+        (queries,) = self._split(on_rows(self.query, x) if in_loop else self.query(x), 1)
         return self._attend(queries, memory["keys"], memory["values"], bias, training)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from nmt.models.attention import CrossAttention, SelfAttention, padding_bias
+from nmt.models.attention import CrossAttention, SelfAttention, on_rows, padding_bias
 from nmt.models.config import ModelConfig
 from nmt.models.embeddings import OutputLayer, Positions, WordEmbedding, at_least_float32
 from nmt.models.interface import DecoderState, TranslationModel
@@ -96,7 +97,7 @@ class DecoderLayer(keras.layers.Layer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """[batch, T, size] -> [batch, T, size] and source weights [batch, heads, T, S]."""
         attended = self.attention(self.attention_norm(x), bias, training=training)
-        return self._after_attention(x, attended, memory, source_bias, training)
+        return self._after_attention(x, attended, memory, source_bias, training, in_loop=False)
 
     def step(
         self,
@@ -110,7 +111,7 @@ class DecoderLayer(keras.layers.Layer):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
         """One word: [batch, copies, size] -> the same, the new cache, source weights."""
         attended, cache = self.attention.step(self.attention_norm(x), cache, step, bias, training)
-        x, weights = self._after_attention(x, attended, memory, source_bias, training)
+        x, weights = self._after_attention(x, attended, memory, source_bias, training, in_loop=True)
         return x, cache, weights
 
     def _after_attention(
@@ -120,13 +121,16 @@ class DecoderLayer(keras.layers.Layer):
         memory: dict[str, tf.Tensor],
         source_bias: tf.Tensor,
         training: bool,
+        in_loop: bool,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         x += self.dropout(attended, training=training)
         found, weights = self.source_attention(
-            self.source_norm(x), memory, source_bias, training=training
+            self.source_norm(x), memory, source_bias, training=training, in_loop=in_loop
         )
         x += self.dropout(found, training=training)
-        mapped = self.feed_forward(self.feed_forward_norm(x), training=training)
+        feed_forward = partial(self.feed_forward, training=training)
+        normalized = self.feed_forward_norm(x)
+        mapped = on_rows(feed_forward, normalized) if in_loop else feed_forward(normalized)
         return x + self.dropout(mapped, training=training), weights
 
 

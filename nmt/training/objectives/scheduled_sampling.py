@@ -1,4 +1,4 @@
-"""Scheduled sampling (Bengio et al., 2015), and with gradients through samples (Goyal et al., 2017).
+"""Scheduled sampling (Bengio et al., 2015), also differentiable (Goyal et al., 2017).
 
 The decoder reads the reference with a probability ε that falls during the training, else its own
 sample, word by word; each of its outputs is to be the reference's word in that place.
