@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.optimizers.optimizer import CallableList
 
 from tfkfac.base_optimizer import BaseKFAC
 from tfkfac.communication import outside_trace
@@ -57,6 +58,14 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
     def _inner_variables(self) -> list[tf.Variable]:
         inner = self.inner_optimizer
         return list(inner.weights if _is_legacy(inner) else inner.variables)
+
+    @property
+    def variables(self) -> CallableList:
+        """Variables of this optimizer and of the inner one, see `BaseKFAC`.
+
+        It may be called, too, as Horovod's callbacks do.
+        """
+        return CallableList(super().variables)
 
     @property
     def learning_rate(self) -> tf.Variable | tf.Tensor:

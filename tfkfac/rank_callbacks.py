@@ -1,6 +1,7 @@
 """Keras callbacks for training on several Horovod ranks.
 
-Horovod's own fail with Keras 3. The usual list, where all but the last are on every rank:
+Horovod's own fail with Keras 3; with Keras 2 both work. The usual list, where all but the last are
+on every rank:
 
     callbacks = [
         BroadcastVariables(),
@@ -46,11 +47,14 @@ class BroadcastVariables(keras.callbacks.Callback):
                 "jit_compile=False to train it on several ranks"
             )
         optimizer = self.model.optimizer
-        if not optimizer.built:
+        if not getattr(optimizer, "built", False):
             # Every rank must broadcast the same variables, whichever of them was restored.
             optimizer.build(self.model.trainable_variables)
         for variable in [*self.model.variables, *optimizer.variables]:
             variable.assign(hvd.broadcast(tf.convert_to_tensor(variable), root_rank=0))
+        if isinstance(optimizer.learning_rate, tf.Variable):  # Keras 2 does not count it as one
+            rate = tf.convert_to_tensor(optimizer.learning_rate)
+            optimizer.learning_rate = hvd.broadcast(rate, root_rank=0)
         kfac = find_kfac(optimizer)
         if kfac is not None:
             # Factors exist only where a step was taken or a checkpoint loaded: the other ranks
@@ -113,7 +117,9 @@ class LearningRateWarmup(keras.callbacks.Callback):
         """Notes the final learning rate."""
         optimizer = self.model.optimizer
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        if isinstance(getattr(inner, "_learning_rate", None), _Schedule):
+        # Most optimizers keep a schedule in the first, those of tensorflow-addons in the second.
+        rates = (getattr(inner, name, None) for name in ("_learning_rate", "learning_rate"))
+        if any(isinstance(rate, _Schedule) for rate in rates):
             raise TypeError(
                 "LearningRateWarmup: the learning rate follows a schedule; let the schedule warm up"
             )
