@@ -211,6 +211,12 @@ class TrainingConfig:
     steps_per_epoch: int | None = _option(
         "training", COUNT, None, "for trials: end an epoch after so many steps; without: all data"
     )
+    time_limit: int | None = _option(
+        "training",
+        COUNT,
+        None,
+        "end after the epoch in which so many seconds have passed; needs tensorflow-addons",
+    )
 
     precision: str = _option(
         "execution",
@@ -228,6 +234,12 @@ class TrainingConfig:
 
     out: str | None = _option(
         "output", TEXT, None, "run directory; without: runs/DATASET-MODEL-OPTIMIZER"
+    )
+    progress: str = _option(
+        "output",
+        one_of("keras", "tqdm"),
+        "keras",
+        "bar on a terminal; tqdm draws it anywhere and needs tensorflow-addons",
     )
     tensorboard: bool = _option(
         "output", FLAG, False, "write TensorBoard's logs into the run directory"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -37,7 +38,7 @@ class ZeroPadShortcut(keras.layers.Layer):
 
     Example:
 
-    >>> ZeroPadShortcut(channels=32, stride=2)(keras.ops.ones((1, 8, 8, 16))).shape
+    >>> ZeroPadShortcut(channels=32, stride=2)(tf.ones((1, 8, 8, 16))).shape
     TensorShape([1, 4, 4, 32])
     """
 
@@ -54,7 +55,7 @@ class ZeroPadShortcut(keras.layers.Layer):
                 f"{inputs.shape[-1]} into {self.channels}"
             )
         kept = inputs[:, :: self.stride, :: self.stride, :]
-        return keras.ops.pad(kept, ((0, 0), (0, 0), (0, 0), (0, missing)))
+        return tf.pad(kept, ((0, 0), (0, 0), (0, 0), (0, missing)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
+import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 
@@ -37,10 +37,10 @@ class _WarmupSchedule(LearningRateSchedule):
         self.warmup_start = float(warmup_start)
 
     def __call__(self, step: Any) -> Any:
-        step = ops.cast(step, "float32")
+        step = tf.cast(step, tf.float32)
         progress = (step + 1.0) / max(self.warmup_steps, 1)
         warmup = self.warmup_start + (1.0 - self.warmup_start) * progress
-        return self.base * ops.where(step < self.warmup_steps, warmup, self._after_warmup(step))
+        return self.base * tf.where(step < self.warmup_steps, warmup, self._after_warmup(step))
 
     def _after_warmup(self, step: Any) -> Any:
         """The fraction of the base rate at `step` (float32), at or after the warm-up's end."""
@@ -88,9 +88,9 @@ class WarmupStepDecay(_WarmupSchedule):
         self.factor = float(factor)
 
     def _after_warmup(self, step: Any) -> Any:
-        fraction = ops.ones_like(step)
+        fraction = tf.ones_like(step)
         for boundary in self.boundaries:
-            fraction = ops.where(step >= boundary, fraction * self.factor, fraction)
+            fraction = tf.where(step >= boundary, fraction * self.factor, fraction)
         return fraction
 
     def get_config(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class _WarmupToZero(_WarmupSchedule):
     def _remaining(self, step: Any) -> Any:
         """1 at the warm-up's end, 0 at `total_steps` and beyond."""
         left = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
-        return ops.clip(left, 0.0, 1.0)
+        return tf.clip_by_value(left, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "total_steps": self.total_steps}
@@ -157,4 +157,4 @@ class WarmupCosineDecay(_WarmupToZero):
     """
 
     def _after_warmup(self, step: Any) -> Any:
-        return 0.5 * (1.0 - ops.cos(math.pi * self._remaining(step)))
+        return 0.5 * (1.0 - tf.cos(math.pi * self._remaining(step)))

@@ -40,7 +40,7 @@ GROUPS = {
     "output": "output",
 }
 # What may differ between a training and its continuation.
-FREE_ON_RESUME = {"out", "data", "tensorboard"}
+FREE_ON_RESUME = {"out", "data", "tensorboard", "time_limit", "progress"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

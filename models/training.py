@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import checkpoint, optimizers, resnet
+from models import addons, checkpoint, optimizers, resnet
 from models import config as configuration
 from models.config import CIFAR_MODELS, TrainingConfig
 from models.data.dataset import Dataset, Shard
@@ -46,8 +46,8 @@ def train(config: TrainingConfig, resume: bool = False, horovod: bool = False) -
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(config.precision)
     try:
         _train(config, resume, ranks)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
@@ -55,7 +55,7 @@ def train(config: TrainingConfig, resume: bool = False, horovod: bool = False) -
             raise damaged from error
         raise
     finally:
-        keras.config.set_dtype_policy(policy)
+        keras.mixed_precision.set_global_policy(policy)
 
 
 def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
@@ -105,7 +105,7 @@ def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
     if resume:
         say(f"resuming with epoch {first_epoch + 1} of {config.epochs}")
 
-    progress_bar = ranks.is_first and sys.stdout.isatty()
+    progress_bar = ranks.is_first and sys.stdout.isatty() and config.progress == "keras"
     callbacks: list[Any] = []
     if ranks.size > 1:
         from models.averaging import BatchNormAverage
@@ -117,7 +117,9 @@ def _train(config: TrainingConfig, resume: bool, ranks: Ranks) -> None:
             MetricAverage(),
             StallWatchdog(),
         ]
-    recorder = Recorder(run, progress, rate, config.epochs, None if progress_bar else say)
+    callbacks += addons.callbacks(config, ranks)
+    lines = None if progress_bar or config.progress == "tqdm" else say
+    recorder = Recorder(run, progress, rate, config.epochs, lines)
     if ranks.is_first:
         callbacks.append(recorder)
         if config.tensorboard:
@@ -231,7 +233,7 @@ def _write_config(run: RunDirectory, config: TrainingConfig) -> None:
 def _write_kfac_report(run: RunDirectory, model: Any) -> None:
     """Which layers were preconditioned, and why the others were not."""
     optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):  # mixed_float16
+    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):  # mixed_float16
         optimizer = optimizer.inner_optimizer
     if hasattr(optimizer, "report"):
         with replacing(run.kfac_report) as temporary:
