@@ -5,20 +5,25 @@
 
 BIN := .venv/bin
 SETUP := PYTHON="$(PYTHON)" sh scripts/setup.sh $(if $(filter no,$(HOROVOD)),--without-horovod)
+# What runs with TensorFlow 2.15, Keras 2 and tensorflow-addons, too.
+ADDONS_TESTS := tests/tfkfac tests/distributed/test_keras_2_ranks.py \
+    tests/models/test_addons_training.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND := tensorflow
 
-.PHONY: help setup demo test lint format horovod clean distclean
+.PHONY: help setup setup-addons demo test test-addons lint format horovod horovod-addons
+.PHONY: clean distclean
 
 help:
 	@echo "make demo       train with SGD, K-FAC, and K-FAC on two ranks, and compare"
 	@echo "make test       lint, format check, types, tests"
+	@echo "make test-addons   the optimizer's tests with TensorFlow 2.15 and tensorflow-addons"
 	@echo "make setup      only make or update .venv (demo and test do it by themselves)"
 	@echo "make horovod    build Horovod, again if it failed before"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make format     let ruff rewrite what it can"
-	@echo "make clean      remove .venv and all that tools left; built Horovod wheels stay"
+	@echo "make clean      remove .venv, .venv-addons and all that tools left; built Horovod wheels stay"
 	@echo "make distclean  remove those too"
 	@echo "Variables: PYTHON=python3.12, HOROVOD=no, ARGS=\"-k resnet\" (for test and demo)"
 
@@ -40,6 +45,13 @@ test: lint
 	@echo "== pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
+setup-addons:
+	@$(SETUP) --addons
+
+test-addons: setup-addons
+	@echo "== pytest, TensorFlow 2.15, Keras 2, tensorflow-addons"
+	@.venv-addons/bin/python -m pytest $(ADDONS_TESTS) $(ARGS)
+
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -47,8 +59,12 @@ format: setup
 horovod:
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh --horovod
 
+horovod-addons:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh --addons --horovod
+
 clean:
-	rm -rf .venv .cache/logs .cache/horovod-build .cache/removed-venv build dist *.egg-info
+	rm -rf .venv .venv-addons .cache/logs .cache/horovod-build .cache/removed-venv*
+	rm -rf build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

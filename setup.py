@@ -5,15 +5,17 @@ from setuptools import find_packages, setup
 setup(
     name="tfkfac",
     version="0.1.0",
-    description="K-FAC, a distributed second-order optimizer, for TensorFlow and Keras 3",
+    description="K-FAC, a distributed second-order optimizer, for TensorFlow and Keras",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.10",
     packages=find_packages(include=["tfkfac*", "nmt*", "models*"]),
     package_data={"": ["*.yaml", "*.html", "py.typed"]},
     install_requires=[
-        "tensorflow>=2.21,<2.22",
-        "keras>=3.12",
-        "numpy>=2.0",
+        # As old as the addons need them (constraints-addons.txt); docs/compatibility.md says which
+        # combinations are tested. Left to itself, pip takes the newest.
+        "tensorflow>=2.15,<2.22",
+        "keras>=2.15",
+        "numpy>=1.26",
         # models: metrics, plots, configurations, progress
         "scikit-learn>=1.5",
         "matplotlib>=3.8",
@@ -21,7 +23,10 @@ setup(
         "rich>=13.0",
     ],
     extras_require={
+        # Keras 2, for tfkfac alone: nmt needs Keras 3.
+        "addons": ["tensorflow==2.15.1", "tensorflow-addons==0.23.0", "tqdm>=4.66"],
         "nmt": [
+            "keras>=3.12",
             "keras-nlp>=0.32",
             "sentencepiece>=0.2",
             "sacrebleu>=2.4",

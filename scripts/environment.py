@@ -1,8 +1,9 @@
-"""Make the project's environment: .venv with pinned packages, and Horovod built for it.
+"""Make the project's environments: pinned packages, and Horovod built for their TensorFlow.
 
-Run it through ``make setup`` (or scripts/setup.sh, which finds a suitable Python). It needs only
-the standard library. Every run brings the environment up to date and costs a fraction of a second
-when nothing is to be done. An interrupted run is repaired by the next one.
+There are two: .venv, and .venv-addons with the last TensorFlow that tensorflow-addons knows
+(``--addons``). Run it through ``make setup`` (or scripts/setup.sh, which finds a suitable Python).
+It needs only the standard library. Every run brings the environment up to date and costs a
+fraction of a second when nothing is to be done. An interrupted run is repaired by the next one.
 
 .venv/setup.json     what a finished setup was made from
 .venv/setup.partial  there while packages change; found at the start, the environment is remade
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -30,16 +32,64 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
 CACHE = ROOT / ".cache"
-LOGS = CACHE / "logs"
-CONSTRAINTS = ROOT / "constraints.txt"
-STATE = VENV / "setup.json"
-PARTIAL = VENV / "setup.partial"
 HOROVOD_OPTIONS = CACHE / "horovod.json"
 FORWARDING_HEADERS = ROOT / "scripts" / "horovod_include"
-SUPPORTED_PYTHONS = ("3.11", "3.12", "3.13")
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment to make.
+
+    Attributes:
+        venv: Its folder.
+        constraints: File with the versions of all its packages.
+        pythons: Versions of Python that it may have.
+        packages: What pip is to install.
+        helped: Whether Horovod finds its TensorFlow's headers only with help.
+        horovod_target: What to `make` to build its Horovod again.
+        logs: Folder for the output of pip and of the compiler.
+    """
+
+    venv: Path
+    constraints: Path
+    pythons: tuple[str, ...]
+    packages: tuple[str, ...]
+    helped: bool
+    horovod_target: str
+    logs: Path
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
+
+    @property
+    def state(self) -> Path:
+        return self.venv / "setup.json"
+
+    @property
+    def partial(self) -> Path:
+        return self.venv / "setup.partial"
+
+
+MAIN = Environment(
+    venv=ROOT / ".venv",
+    constraints=ROOT / "constraints.txt",
+    pythons=("3.11", "3.12", "3.13"),
+    packages=("--editable", ".[nmt,test]"),
+    helped=True,
+    horovod_target="horovod",
+    logs=CACHE / "logs",
+)
+ADDONS = Environment(
+    venv=ROOT / ".venv-addons",
+    constraints=ROOT / "constraints-addons.txt",
+    pythons=("3.10", "3.11"),
+    packages=("--editable", ".[addons]", "pytest", "hypothesis"),
+    helped=False,
+    horovod_target="horovod-addons",
+    logs=CACHE / "logs" / "addons",
+)
 
 # What the user may set for Horovod's own build (its installation guide lists them).
 HOROVOD_BUILD_VARIABLES = re.compile(r"HOROVOD_(WITH|GPU|CPU|CUDA|ROCM|NCCL|MPI|CCL|BUILD|ALLOW)")
@@ -159,10 +209,13 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def pip_install(task: str, arguments: Sequence[str | Path], log: str, note: str = "") -> None:
+def pip_install(
+    target: Environment, task: str, arguments: Sequence[str | Path], log: str, note: str = ""
+) -> None:
     """``pip install`` under the constraints, with the current download shown."""
-    command: list[str | Path] = [PYTHON, "-m", "pip", "install", "--constraint", CONSTRAINTS]
-    run(task, [*command, *arguments], LOGS / log, PipOutput().describe, note=note)
+    command: list[str | Path] = [target.python, "-m", "pip", "install"]
+    command += ["--constraint", target.constraints]
+    run(task, [*command, *arguments], target.logs / log, PipOutput().describe, note=note)
 
 
 class PipOutput:
@@ -189,13 +242,13 @@ class PipOutput:
 # ------------------------------------------------------------------------------------- packages
 
 
-def pinned(package: str) -> str:
-    """The version that constraints.txt gives a package."""
-    for line in CONSTRAINTS.read_text().splitlines():
+def pinned(target: Environment, package: str) -> str:
+    """The version that the constraints give a package."""
+    for line in target.constraints.read_text().splitlines():
         name, separator, version = line.partition("==")
         if separator and name.strip().lower() == package:
             return version.strip()
-    raise SetupError(f"setup: {CONSTRAINTS} has no line '{package}==VERSION'; add it")
+    raise SetupError(f"setup: {target.constraints} has no line '{package}==VERSION'; add it")
 
 
 def own_version() -> str:
@@ -203,10 +256,10 @@ def own_version() -> str:
     return "{}.{}".format(*sys.version_info)
 
 
-def inputs() -> dict[str, str]:
-    """What the packages in .venv depend on."""
+def inputs(target: Environment) -> dict[str, str]:
+    """What the packages in the environment depend on."""
     digest = hashlib.sha256()
-    for file in (CONSTRAINTS, ROOT / "setup.py"):
+    for file in (target.constraints, ROOT / "setup.py"):
         digest.update(file.read_bytes())
     return {"folder": str(ROOT), "requirements": digest.hexdigest()}
 
@@ -228,18 +281,18 @@ def write_record(file: Path, record: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def changing_packages() -> Iterator[None]:
-    """Leave a mark while pip writes into .venv: what it has half written, it does not notice."""
-    PARTIAL.touch()
+def changing_packages(target: Environment) -> Iterator[None]:
+    """Leave a mark while pip writes into it: what it has half written, it does not notice."""
+    target.partial.touch()
     yield
-    PARTIAL.unlink()
+    target.partial.unlink()
 
 
-def venv_python_version() -> str | None:
-    """The version of a .venv that works and holds pip, else None."""
+def venv_python_version(target: Environment) -> str | None:
+    """The version of an environment that works and holds pip, else None."""
     try:
         answer = subprocess.run(
-            [PYTHON, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"],
+            [target.python, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"],
             env=child_environment(),
             capture_output=True,
             text=True,
@@ -250,42 +303,45 @@ def venv_python_version() -> str | None:
     return answer.stdout.strip()
 
 
-def provide_venv() -> None:
-    """Keep a .venv that can be kept, make it anew otherwise."""
-    present = venv_python_version()
+def provide_venv(target: Environment) -> None:
+    """Keep an environment that can be kept, make it anew otherwise."""
+    venv, name = target.venv, target.venv.name
+    present = venv_python_version(target)
     wanted = own_version() if os.environ.get("PYTHON") else present
-    moved = read_record(STATE).get("folder", str(ROOT)) != str(ROOT)
-    if not PARTIAL.exists() and not moved and present == wanted and present in SUPPORTED_PYTHONS:
+    moved = read_record(target.state).get("folder", str(ROOT)) != str(ROOT)
+    unfinished = target.partial.exists()
+    if not unfinished and not moved and present == wanted and present in target.pythons:
         return
-    if VENV.exists():
-        if any(VENV.iterdir()) and not (VENV / "pyvenv.cfg").exists() and not PARTIAL.exists():
-            raise SetupError(f"setup: {VENV} is not a virtual environment; move it away")
-        print("Removing .venv: it is unfinished, moved or of another Python", flush=True)
+    if venv.exists():
+        if any(venv.iterdir()) and not (venv / "pyvenv.cfg").exists() and not unfinished:
+            raise SetupError(f"setup: {venv} is not a virtual environment; move it away")
+        print(f"Removing {name}: it is unfinished, moved or of another Python", flush=True)
         # Renamed first: half removed, it would be taken for something that is not ours.
-        removed = CACHE / "removed-venv"
+        removed = CACHE / f"removed-{name.removeprefix('.')}"
         shutil.rmtree(removed, ignore_errors=True)
-        VENV.rename(removed)
+        venv.rename(removed)
         shutil.rmtree(removed)
-    VENV.mkdir()
-    PARTIAL.touch()
-    # Not sys.executable: with .venv activated, that was in the folder just removed.
+    venv.mkdir()
+    target.partial.touch()
+    # Not sys.executable: with the environment activated, that was in the folder just removed.
     interpreter = getattr(sys, "_base_executable", sys.executable)
     run(
-        f"Making .venv with Python {own_version()}",
-        [interpreter, "-m", "venv", VENV],
-        LOGS / "venv.log",
+        f"Making {name} with Python {own_version()}",
+        [interpreter, "-m", "venv", venv],
+        target.logs / "venv.log",
         lambda line: None,
     )
 
 
-def install_packages() -> None:
+def install_packages(target: Environment) -> None:
     """Install the pinned packages, and the project itself in editable form."""
-    with changing_packages():
-        tools = [f"{tool}=={pinned(tool)}" for tool in ("pip", "setuptools")]
-        pip_install("Installing pip and setuptools", tools, "tools.log")
+    with changing_packages(target):
+        tools = [f"{tool}=={pinned(target, tool)}" for tool in ("pip", "setuptools")]
+        pip_install(target, "Installing pip and setuptools", tools, "tools.log")
         pip_install(
+            target,
             "Installing the pinned packages",
-            ["--progress-bar=raw", "--no-build-isolation", "--editable", ".[nmt,test]"],
+            ["--progress-bar=raw", "--no-build-isolation", *target.packages],
             "packages.log",
             note="the first time, about 700 MB to download; ",
         )
@@ -309,15 +365,16 @@ def horovod_options() -> dict[str, str]:
     return read_record(HOROVOD_OPTIONS) or HOROVOD_BUILD_DEFAULTS
 
 
-def horovod_identity(python_version: str) -> str:
+def horovod_identity(target: Environment, python_version: str) -> str:
     """Names a Horovod build: wheels of one name are interchangeable."""
     details = hashlib.sha256(repr(sorted(horovod_options().items())).encode())
-    for header in sorted(FORWARDING_HEADERS.rglob("*.h")):
-        details.update(header.read_bytes())
+    if target.helped:
+        for header in sorted(FORWARDING_HEADERS.rglob("*.h")):
+            details.update(header.read_bytes())
     return "-".join(
         [
-            f"horovod{pinned('horovod')}",
-            f"tensorflow{pinned('tensorflow')}",
+            f"horovod{pinned(target, 'horovod')}",
+            f"tensorflow{pinned(target, 'tensorflow')}",
             f"python{python_version}",
             platform.machine(),
             details.hexdigest()[:8],
@@ -346,13 +403,14 @@ def parallel_jobs() -> int:
     return max(1, min(cores, memory // 2**31))
 
 
-def build_horovod_wheel(folder: Path) -> Path:
-    """Build Horovod from its source distribution for the TensorFlow in .venv.
+def build_horovod_wheel(target: Environment, folder: Path) -> Path:
+    """Build Horovod from its source distribution for the TensorFlow in the environment.
 
-    Three things are missing for TensorFlow 2.21: CMake 4 refuses the old CMake files, some of
-    TensorFlow's own headers lie outside the include path that it reports, and one has moved.
+    CMake 4 refuses the old CMake files. Two more things are missing for TensorFlow 2.21: some of
+    its own headers lie outside the include path that it reports, and one has moved.
 
     Args:
+        target: The environment.
         folder: Where the wheel goes.
 
     Returns:
@@ -362,16 +420,11 @@ def build_horovod_wheel(folder: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     (work / "tmp").mkdir(parents=True)
     pip_install(
+        target,
         "Fetching CMake for the build",
-        ["--target", work / "tools", f"cmake=={pinned('cmake')}"],
+        ["--target", work / "tools", f"cmake=={pinned(target, 'cmake')}"],
         "cmake.log",
     )
-    find_tensorflow = "from importlib.util import find_spec; print(find_spec('tensorflow').origin)"
-    origin = subprocess.check_output(
-        [PYTHON, "-c", find_tensorflow], env=child_environment(), text=True
-    )
-    external = Path(origin.strip()).parent / "include" / "external"
-    includes = [FORWARDING_HEADERS, external / "highwayhash", external / "farmhash_archive" / "src"]
 
     def describe(line: str) -> str | None:
         if line.lstrip().startswith("-- "):
@@ -379,22 +432,24 @@ def build_horovod_wheel(folder: Path) -> Path:
         percent = re.match(r"\s*\[ *(\d+)%\]", line)
         return f"{percent[1]} %" if percent else None
 
+    variables = {
+        "HOROVOD_CMAKE": str(work / "tools" / "cmake" / "data" / "bin" / "cmake"),
+        "MAKEFLAGS": f"-j{parallel_jobs()}",
+        "TMPDIR": str(work / "tmp"),
+    }
+    if target.helped:
+        variables["CPATH"] = os.pathsep.join(map(str, missing_headers(target)))
+    version = pinned(target, "horovod")
     run(
-        f"Building Horovod {pinned('horovod')}",
+        f"Building Horovod {version}",
         [
-            *(PYTHON, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation"),
-            *("--no-cache-dir", "--no-binary=horovod", "--wheel-dir", work / "wheel"),
-            f"horovod=={pinned('horovod')}",
+            *(target.python, "-m", "pip", "wheel", "--verbose", "--no-deps"),
+            *("--no-build-isolation", "--no-cache-dir", "--no-binary=horovod"),
+            *("--wheel-dir", work / "wheel", f"horovod=={version}"),
         ],
-        LOGS / "horovod.log",
+        target.logs / "horovod.log",
         describe,
-        horovod_options()
-        | {
-            "CPATH": os.pathsep.join(map(str, includes)),
-            "HOROVOD_CMAKE": str(work / "tools" / "cmake" / "data" / "bin" / "cmake"),
-            "MAKEFLAGS": f"-j{parallel_jobs()}",
-            "TMPDIR": str(work / "tmp"),
-        },
+        horovod_options() | variables,
         note="once, about 5 minutes on 2 cores; ",
     )
     (built,) = (work / "wheel").glob("horovod-*.whl")
@@ -404,47 +459,65 @@ def build_horovod_wheel(folder: Path) -> Path:
     return wheel
 
 
-def install_horovod(identity: str) -> None:
+def missing_headers(target: Environment) -> list[Path]:
+    """Folders of headers that Horovod would not find in TensorFlow 2.21."""
+    find_tensorflow = "from importlib.util import find_spec; print(find_spec('tensorflow').origin)"
+    origin = subprocess.check_output(
+        [target.python, "-c", find_tensorflow], env=child_environment(), text=True
+    )
+    external = Path(origin.strip()).parent / "include" / "external"
+    return [FORWARDING_HEADERS, external / "highwayhash", external / "farmhash_archive" / "src"]
+
+
+def install_horovod(target: Environment, identity: str) -> None:
     """Install Horovod from the cached wheel, or from a new one, and see that it loads."""
     folder = CACHE / "wheels" / identity
-    with changing_packages():
-        pip_install("Installing what Horovod needs", HOROVOD_RUNTIME_NEEDS, "horovod-needs.log")
-    wheel = next(folder.glob("horovod-*.whl"), None) or build_horovod_wheel(folder)
-    with changing_packages():
+    with changing_packages(target):
+        pip_install(
+            target, "Installing what Horovod needs", HOROVOD_RUNTIME_NEEDS, "horovod-needs.log"
+        )
+    wheel = next(folder.glob("horovod-*.whl"), None) or build_horovod_wheel(target, folder)
+    with changing_packages(target):
         try:
             pip_install(
-                f"Installing Horovod {pinned('horovod')}",
+                target,
+                f"Installing Horovod {pinned(target, 'horovod')}",
                 ["--force-reinstall", "--no-deps", wheel],
                 "horovod-install.log",
             )
             run(
                 "Loading Horovod",
-                [PYTHON, "-c", "import horovod.tensorflow as hvd; hvd.init(); print(hvd.size())"],
-                LOGS / "horovod-load.log",
+                [
+                    target.python,
+                    "-c",
+                    "import horovod.tensorflow as hvd; hvd.init(); print(hvd.size())",
+                ],
+                target.logs / "horovod-load.log",
                 lambda line: None,
             )
         except CommandError:
             shutil.rmtree(folder)
             subprocess.run(
-                [PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "horovod"],
+                [target.python, "-m", "pip", "uninstall", "--quiet", "--yes", "horovod"],
                 env=child_environment(),
                 check=False,
             )
-            PARTIAL.unlink()
+            target.partial.unlink()
             raise
 
 
-def provide_horovod(state: dict[str, str], *, retry: bool) -> dict[str, str]:
+def provide_horovod(target: Environment, state: dict[str, str], *, retry: bool) -> dict[str, str]:
     """Bring Horovod up to date; nothing that goes wrong here stops the rest.
 
     Args:
+        target: The environment.
         state: What the last finished setup recorded.
         retry: Whether to build what could not be built before.
 
     Returns:
         The state, with the build that is installed or the reason why none is.
     """
-    identity = horovod_identity(state["python"])
+    identity = horovod_identity(target, state["python"])
     if state.get("horovod") == identity:
         return state
     known_failure = state.get("horovod_failed") == identity and not retry
@@ -454,14 +527,14 @@ def provide_horovod(state: dict[str, str], *, retry: bool) -> dict[str, str]:
             raise SetupError(state["horovod_reason"])
         if obstacle := horovod_obstacle():
             raise SetupError(obstacle)
-        install_horovod(identity)
+        install_horovod(target, identity)
     except SetupError as error:
         *detail, reason = str(error).splitlines()
         reason = reason.removeprefix("setup: ")
         warning = (
             f"WARNING: Horovod is not installed: {reason}",
             "All that runs in one process works; tests that need several processes are skipped.",
-            "To try again: make horovod",
+            f"To try again: make {target.horovod_target}",
         )
         print(*detail, *warning, sep="\n", file=sys.stderr)
         return packages | {"horovod_failed": identity, "horovod_reason": reason}
@@ -484,19 +557,20 @@ def one_setup_at_a_time() -> Iterator[None]:
         yield
 
 
-def set_up(*, horovod: bool, retry_horovod: bool) -> None:
-    """Bring .venv up to date."""
-    state = read_record(STATE)
-    current = inputs()
+def set_up(target: Environment, *, horovod: bool, retry_horovod: bool) -> None:
+    """Bring an environment up to date."""
+    state = read_record(target.state)
+    current = inputs(target)
     other_python = os.environ.get("PYTHON") and state.get("python") != own_version()
-    finished = os.access(PYTHON, os.X_OK) and not PARTIAL.exists()
+    finished = os.access(target.python, os.X_OK) and not target.partial.exists()
     if not finished or other_python or not current.items() <= state.items():
-        provide_venv()
-        install_packages()
-        state = read_record(STATE) | current | {"python": venv_python_version() or own_version()}
-        write_record(STATE, state)
+        provide_venv(target)
+        install_packages(target)
+        python = venv_python_version(target) or own_version()
+        state = read_record(target.state) | current | {"python": python}
+        write_record(target.state, state)
     if horovod:
-        write_record(STATE, provide_horovod(state, retry=retry_horovod))
+        write_record(target.state, provide_horovod(target, state, retry=retry_horovod))
 
 
 def main() -> int:
@@ -504,6 +578,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/setup.sh",
         description="Make or update .venv; quick when nothing is to be done.",
+    )
+    parser.add_argument(
+        "--addons",
+        action="store_true",
+        help="the environment with tensorflow-addons, .venv-addons, instead",
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--without-horovod", action="store_true", help="leave Horovod as it is")
@@ -519,7 +598,11 @@ def main() -> int:
         with one_setup_at_a_time():
             if options.horovod:
                 choose_horovod_options()
-            set_up(horovod=not options.without_horovod, retry_horovod=options.horovod)
+            set_up(
+                ADDONS if options.addons else MAIN,
+                horovod=not options.without_horovod,
+                retry_horovod=options.horovod,
+            )
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """The environment: its pins, its commands, and what setup says when something is missing."""
 
 import ast
+import dataclasses
 import importlib.util
 import re
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -20,8 +22,8 @@ DISTRIBUTION = metadata.distribution("tfkfac")
 SHELL = shutil.which("sh") or "/bin/sh"
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pins(file: str = "constraints.txt") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
     pairs = (line.split("==") for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
 
@@ -59,6 +61,14 @@ def test_constraints_satisfy_what_setup_py_asks_for() -> None:
         assert requirement.specifier.contains(pins()[name]), requirement
 
 
+def test_addons_constraints_satisfy_what_setup_py_asks_for() -> None:
+    addons = pins("constraints-addons.txt")
+    for name, requirement in declared("addons", "horovod").items():
+        assert name in addons, f"constraints-addons.txt lacks {name}"
+        assert requirement.specifier.contains(addons[name]), requirement
+    assert {addons[name] for name in ("tensorflow", "keras")} == {"2.15.1", "2.15.0"}
+
+
 def test_constraints_pin_everything_that_is_needed_indirectly() -> None:
     waiting = list(declared("nmt", "test").values()) + [Requirement("horovod")]
     seen: set[str] = set()
@@ -82,7 +92,11 @@ def test_constraints_pin_everything_that_is_needed_indirectly() -> None:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("tfkfac", ["horovod"]), ("models", ["horovod"]), ("nmt", ["nmt", "ctranslate2", "horovod"])],
+    [
+        ("tfkfac", ["horovod"]),
+        ("models", ["horovod", "addons"]),
+        ("nmt", ["nmt", "ctranslate2", "horovod"]),
+    ],
 )
 def test_packages_import_only_what_setup_py_declares(package: str, extras: list[str]) -> None:
     providers = metadata.packages_distributions()
@@ -134,10 +148,10 @@ def test_the_forwarding_header_leads_into_the_installed_tensorflow() -> None:
 # ------------------------------------------------------------------- scripts/setup.sh: the Python
 
 
-def set_up(path: Path, **variables: str) -> tuple[int, str]:
+def set_up(path: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run setup.sh with nothing but `path` on PATH; its status, and what it said on stderr."""
     answer = subprocess.run(
-        [SHELL, ROOT / "scripts" / "setup.sh"],
+        [SHELL, ROOT / "scripts" / "setup.sh", *arguments],
         env={"PATH": str(path), **variables},
         capture_output=True,
         text=True,
@@ -180,6 +194,14 @@ def test_setup_with_the_wrong_python(
     assert "make PYTHON=" in message
 
 
+def test_setup_of_the_addons_wants_an_older_python(tmp_path: Path) -> None:
+    place(tmp_path / "python3", python_that_claims((3, 12)))
+    status, message = set_up(tmp_path, "--addons")
+    assert status == 1
+    assert "python3: 3.12, too new (TensorFlow 2.15 has no wheel for it)" in message
+    assert "Needed: Python 3.10 or 3.11, with" in message
+
+
 def test_setup_passes_over_a_python_that_does_not_run(tmp_path: Path) -> None:
     place(tmp_path / "python3.12", "exit 127")
     place(tmp_path / "python3", python_that_claims((3, 10)))
@@ -217,18 +239,18 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "environment", module)  # where its dataclasses look
     spec.loader.exec_module(module)
     for name, path in {
         "ROOT": "",
-        "VENV": ".venv",
-        "PARTIAL": ".venv/setup.partial",
-        "STATE": ".venv/setup.json",
-        "PYTHON": ".venv/bin/python",
         "CACHE": ".cache",
-        "LOGS": ".cache/logs",
         "HOROVOD_OPTIONS": ".cache/horovod.json",
     }.items():
         monkeypatch.setattr(module, name, tmp_path / path)
+    for name in ("MAIN", "ADDONS"):
+        target = getattr(module, name)
+        moved = {"venv": tmp_path / ".venv", "logs": tmp_path / ".cache" / "logs"}
+        monkeypatch.setattr(module, name, dataclasses.replace(target, **moved))
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".cache").mkdir()
     monkeypatch.delenv("CXX", raising=False)
@@ -242,7 +264,7 @@ def test_without_a_compiler_setup_goes_on_and_says_what_to_install(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = environment.provide_horovod({"python": "3.11"}, retry=False)
+    state = environment.provide_horovod(environment.MAIN, {"python": "3.11"}, retry=False)
     message = capsys.readouterr().err
     assert "Horovod is not installed: no C++ compiler" in message
     assert "apt install build-essential" in message
@@ -256,30 +278,30 @@ def test_a_failed_build_is_tried_again_only_when_asked(
 ) -> None:
     builds: list[str] = []
 
-    def build(identity: str) -> None:
+    def build(target: Any, identity: str) -> None:
         builds.append(identity)
         if len(builds) == 1:
             raise environment.CommandError("compiler's last words\nsetup: building failed")
 
     monkeypatch.setattr(environment, "install_horovod", build)
     monkeypatch.setattr(environment, "horovod_obstacle", lambda: None)
-    failed = environment.provide_horovod({"python": "3.11"}, retry=False)
+    failed = environment.provide_horovod(environment.MAIN, {"python": "3.11"}, retry=False)
     assert "compiler's last words" in capsys.readouterr().err
-    assert environment.provide_horovod(failed, retry=False) == failed
+    assert environment.provide_horovod(environment.MAIN, failed, retry=False) == failed
     assert "Horovod is not installed: building failed" in capsys.readouterr().err
     assert len(builds) == 1
 
-    built = environment.provide_horovod(failed, retry=True)
+    built = environment.provide_horovod(environment.MAIN, failed, retry=True)
     assert len(builds) == 2
     assert built == {"python": "3.11", "horovod": builds[1]}
-    assert environment.provide_horovod(built, retry=False) == built
+    assert environment.provide_horovod(environment.MAIN, built, retry=False) == built
     assert len(builds) == 2
 
 
 def test_horovod_options_given_once_are_kept(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = environment.horovod_identity("3.11")
+    plain = environment.horovod_identity(environment.MAIN, "3.11")
     monkeypatch.setenv("HOROVOD_WITH_MPI", "1")
     monkeypatch.setenv("HOROVOD_LOG_LEVEL", "debug")  # no option of the build
     environment.choose_horovod_options()
@@ -288,18 +310,26 @@ def test_horovod_options_given_once_are_kept(
     assert options["HOROVOD_WITH_MPI"] == "1"
     assert options["HOROVOD_WITH_GLOO"] == "1"
     assert not {"HOROVOD_WITHOUT_MPI", "HOROVOD_LOG_LEVEL"} & options.keys()
-    assert environment.horovod_identity("3.11") != plain
+    assert environment.horovod_identity(environment.MAIN, "3.11") != plain
+
+
+def test_environments_share_no_horovod_build(environment: ModuleType) -> None:
+    identities = [
+        environment.horovod_identity(target, "3.11")
+        for target in (environment.MAIN, environment.ADDONS)
+    ]
+    assert "tensorflow2.15.1" in identities[1] and identities[0] != identities[1]
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(environment: ModuleType) -> None:
-    (environment.VENV / "thesis.tex").touch()
+    (environment.MAIN.venv / "thesis.tex").touch()
     with pytest.raises(environment.SetupError, match="not a virtual environment"):
-        environment.provide_venv()
-    assert (environment.VENV / "thesis.tex").exists()
+        environment.provide_venv(environment.MAIN)
+    assert (environment.MAIN.venv / "thesis.tex").exists()
 
 
 def test_a_failing_command_shows_its_end_and_names_its_log(environment: ModuleType) -> None:
-    log = environment.LOGS / "step.log"
+    log = environment.MAIN.logs / "step.log"
     command = [sys.executable, "-c", "print('first'); print('last words'); raise SystemExit(3)"]
     with pytest.raises(environment.CommandError) as failure:
         environment.run("Doing it", command, log, lambda line: None)
@@ -309,12 +339,12 @@ def test_a_failing_command_shows_its_end_and_names_its_log(environment: ModuleTy
 
 
 def test_packages_that_were_half_changed_are_marked(environment: ModuleType) -> None:
-    with pytest.raises(KeyboardInterrupt), environment.changing_packages():
+    with pytest.raises(KeyboardInterrupt), environment.changing_packages(environment.MAIN):
         raise KeyboardInterrupt
-    assert environment.PARTIAL.exists()
-    with environment.changing_packages():
+    assert environment.MAIN.partial.exists()
+    with environment.changing_packages(environment.MAIN):
         pass
-    assert not environment.PARTIAL.exists()
+    assert not environment.MAIN.partial.exists()
 
 
 def test_downloads_are_shown_in_percent(environment: ModuleType) -> None:
