@@ -69,6 +69,19 @@ SETTINGS = Kind(
     _settings,
     metavar="NAME=VALUE,...",
 )
+
+
+def _lines(value: Any) -> str:
+    numbers = value if isinstance(value, list) else str(value).split(",")
+    return ",".join(str(int(str(number))) for number in numbers)
+
+
+LINES = Kind(
+    "numbers of lines, from 1, such as 1,5,20",
+    _lines,
+    lambda value: all(int(number) > 0 for number in value.split(",")),
+    metavar="N,...",
+)
 RATIO = Kind("a number, 1 or more", options.number, lambda value: value >= 1)
 
 
@@ -269,6 +282,17 @@ class Validation(_Section):
         NOT_NEGATIVE, 1.0, "exponent of the length penalty, as for nmt-translate"
     )
     lowercase: bool = option(FLAG, False, "compare lower-cased text; the signature says so")
+    alignment_lines: str | None = option(
+        LINES,
+        None,
+        "lines of the validation text for which the soft alignment between the reference and a "
+        "sample is drawn at each validation, as alignments/*.png in the model directory",
+    )
+
+    @property
+    def chosen_lines(self) -> list[int]:
+        """The lines to draw."""
+        return [int(number) for number in (self.alignment_lines or "").split(",") if number]
 
 
 @dataclass(frozen=True)
@@ -385,6 +409,8 @@ class Config:
             needed = "needs validation_source and validation_target; without them"
             if self.validation.patience is not None:
                 raise InputError(f"patience: {needed} give --patience null")
+            if self.validation.alignment_lines is not None:
+                raise InputError(f"alignment_lines: {needed} there is nothing to draw")
             if self.optimization.schedule == "plateau":
                 raise InputError(f"schedule: plateau {needed} choose another one")
         return self

@@ -10,6 +10,7 @@ checkpoints/            those weights
 log.csv                 a line for each validation
 validation.txt          the translations of the best validation
 tensorboard/            TensorBoard's logs, if wanted
+alignments/             pictures of soft alignments, if wanted
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class ModelDirectory:
         self.kfac_report = self.path / "kfac-report.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.alignments = self.path / "alignments"
         self.best, self.last, self.averaged = (
             self.path / f"{name}.weights.h5" for name in CHECKPOINTS
         )
@@ -137,7 +139,7 @@ class ModelDirectory:
         for file in files:
             file.unlink(missing_ok=True)
             remove_leftovers(file)
-        for directory in (self.checkpoints, self.tensorboard):
+        for directory in (self.checkpoints, self.tensorboard, self.alignments):
             shutil.rmtree(directory, ignore_errors=True)
 
     def remove_leftovers(self) -> None:

@@ -36,7 +36,7 @@ configurations that come with it:
 # What may differ between a training and its continuation. The text is recognised by its content.
 FREE_ON_RESUME = {
     "out", "tensorboard", "source", "target", "validation_source", "validation_target",
-    "epochs", "minutes", "patience", "threads", "checkpoint_every",
+    "epochs", "minutes", "patience", "threads", "checkpoint_every", "alignment_lines",
 }  # fmt: skip
 
 

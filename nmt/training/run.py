@@ -23,6 +23,7 @@ from nmt.schedules import Plateau
 from nmt.subwords import Subwords
 from nmt.training import objectives, optimizers, preparation, sharing
 from nmt.training.log import Log
+from nmt.training.pictures import AlignmentPictures
 from nmt.training.progress import Progress
 from nmt.training.progress_bar import ProgressBar
 from nmt.training.trainer import Trainer
@@ -95,6 +96,9 @@ def _train(config: Config, resume: bool, ranks: Ranks, bar: ProgressBar) -> None
     if config.data.validation_source is not None:
         bar.begin("reading validation text")
         validator = Validator(contents, model, ranks)
+    pictures = None
+    if config.validation.alignment_lines is not None and ranks.is_first:
+        pictures = AlignmentPictures(contents, model, directory.alignments)
 
     signs = {"ranks": ranks.size, "batches": len(batches), "text": preparation.fingerprint(pairs)}
     progress = _fresh(config)
@@ -126,6 +130,7 @@ def _train(config: Config, resume: bool, ranks: Ranks, bar: ProgressBar) -> None
         say,
         progress,
         signs,
+        pictures,
     )
     trainer.run()
     if ranks.is_first:

@@ -49,6 +49,7 @@ class Trainer:
         say: prints a line.
         progress: how far the training has come.
         signs: what tells this training's data from another's, saved with the progress.
+        pictures: draws something after a validation, told its update.
     """
 
     config: Config
@@ -63,6 +64,7 @@ class Trainer:
     say: Callable[[str], None]
     progress: Progress
     signs: dict[str, int]
+    pictures: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
         config = self.config
@@ -217,6 +219,8 @@ class Trainer:
         """Measures, notes, and saves."""
         self._stop_clock()
         measures = self._measures()
+        if self.pictures is not None:
+            self.pictures(self.progress.update)
         row = self._row(self.progress, measures)
         if self.ranks.is_first:
             self.log.append(row)

@@ -12,7 +12,6 @@ import numpy as np
 
 from nmt.subwords import Subwords
 from nmt.translation import words
-from nmt.translation.words import Word
 from tfkfac.files import replacing
 
 FORMATS = ("pharaoh", "json", "png")
@@ -84,7 +83,8 @@ class Alignments:
         if self._file is None:
             if source and target:
                 with replacing(self._path / f"{number + 1:08d}.png") as temporary:
-                    heat_map(source, target, weights, temporary)
+                    columns, rows = ([word.text for word in side] for side in (source, target))
+                    heat_map(columns, rows, weights, temporary)
         elif self._kind == "pharaoh":
             self._file.write(pharaoh(weights) + "\n")
         else:
@@ -104,18 +104,29 @@ def pharaoh(weights: np.ndarray) -> str:
 
 
 def heat_map(
-    source: Sequence[Word], target: Sequence[Word], weights: np.ndarray, path: Path
+    columns: Sequence[str],
+    rows: Sequence[str],
+    weights: np.ndarray,
+    path: Path,
+    names: tuple[str, str] = ("source", "target"),
 ) -> None:
-    """Draws attention, a row for each target word, and saves it as PNG."""
+    """Draws weights between words, and saves them as PNG.
+
+    Args:
+        columns, rows: the words.
+        weights: [rows, columns], from 0 to 1.
+        path: the file.
+        names: what columns and rows are.
+    """
     from matplotlib.figure import Figure  # without pyplot, which may look for a display
 
-    size = 1.5 + 0.35 * len(source), 1.2 + 0.3 * len(target)
+    size = 1.5 + 0.35 * len(columns), 1.2 + 0.3 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(source)), [word.text for word in source], rotation=60, ha="left")
-    axes.set_yticks(range(len(target)), [word.text for word in target])
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="left")
+    axes.set_yticks(range(len(rows)), rows)
     axes.xaxis.tick_top()
-    axes.set_xlabel("source")
-    axes.set_ylabel("target")
-    figure.savefig(path, dpi=120)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    figure.savefig(path, dpi=120, format="png")
