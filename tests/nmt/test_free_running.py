@@ -132,3 +132,38 @@ def test_hoisted_gradients_are_those_of_a_plain_loop(name, kind, gradient, coins
     theirs = value_and_gradients(model, plain_logits, feedback)
     assert_same(model, ours, theirs)
     assert all(np.abs(one).max() > 0 for one in ours[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("rnn", "gumbel-softmax"), ("tied transformer", "softmax")]
+)
+def test_finite_differences_through_both_passes(name, kind):
+    """Of relaxed samples; those of single words have no derivative to compare with."""
+    model = tiny_model(name)
+    feedback = feedback_of(kind)
+    _, gradients = compiled(model, feedback)
+    value = tf.function(lambda: loss_of(model, loop_logits, feedback))
+    generator = np.random.default_rng(1)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        direction = generator.normal(size=variable.shape)
+        here, values = variable.numpy(), []
+        for step in (1e-5, -1e-5):
+            variable.assign(here + step * direction)
+            values.append(float(value()))
+        variable.assign(here)
+        expected = (values[0] - values[1]) / 2e-5
+        found = np.sum(np.asarray(gradient) * direction)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9, err_msg=variable.path)
+
+
+def test_samples_without_noise_are_the_likeliest_words():
+    model = tiny_model("rnn")
+    encoding = model.encode(BATCH["source"])
+    run = model.free_running(encoding, feedback_of("st-softmax"))
+    words = tf.transpose(run.samples)
+    # Teacher forcing with them reads the same words.
+    forced = model({"source": BATCH["source"], "target": words})
+    np.testing.assert_allclose(tf.transpose(run.logits, [1, 0, 2]), forced, atol=1e-12)
+    np.testing.assert_array_equal(tf.argmax(forced, axis=-1), words)
+    assert run.attention.shape == (STEPS, 3, 5)
+    np.testing.assert_allclose(tf.reduce_sum(run.attention, axis=-1), np.ones((STEPS, 3)))
