@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import cosmoflow, dcgan, hep_cnn
+from models import cosmoflow, dcgan, deepcam, hep_cnn
 
 
 def trainable(model):
@@ -112,3 +112,48 @@ def test_dcgan_latent_vectors_are_uniform_and_seeded():
     np.testing.assert_array_equal(*values)
     assert -1 <= values[0].min() < -0.99 and 0.99 < values[0].max() < 1
     assert values[0].var() == pytest.approx(1 / 3, rel=0.1)
+
+
+# ------------------------------------------------------------------------------------ DeepCAM
+
+
+def separable(inputs, outputs):
+    return 9 * inputs + inputs * outputs
+
+
+def deepcam_parameters():
+    """Of the reference network, block by block; a batch normalisation has two a filter."""
+    count = 9 * 16 * 32 + 2 * 32 + 9 * 32 * 64 + 2 * 64
+    for inputs, outputs in ((64, 128), (128, 256), (256, 728)):
+        count += inputs * outputs + 2 * outputs  # shortcut
+        count += separable(inputs, outputs) + 2 * separable(outputs, outputs) + 4 * outputs
+    count += 16 * 3 * (separable(728, 728) + 2 * 728)
+    count += 728 * 1024 + 2 * 1024 + separable(728, 728) + 2 * 728
+    count += separable(728, 1024) + 2 * 1024 + separable(1024, 1024)
+    for inputs, outputs in ((1024, 1536), (1536, 1536), (1536, 2048)):
+        count += separable(inputs, outputs) + 2 * outputs
+    count += (1 + 3 * 9) * 2048 * 256 + 4 * 512 + 2048 * 256 + 256  # the scales
+    count += 5 * 256 * 256 + 512
+    count += 2 * (9 * 256 * 256 + 512) + 128 * 48 + 96
+    count += 9 * 304 * 256 + 512 + 9 * 256 * 256 + 512 + 256 * 256 + 256
+    return count + 9 * 256 * 256 + 512 + 9 * 256 * 3
+
+
+def test_deepcam_has_the_published_layers():
+    model = shapes_only(deepcam.deepcam_reference)
+    assert trainable(model) == deepcam_parameters()
+    assert model.output_shape == (None, 768, 1152, 3)
+    assert model.get_layer("exit4_relu").output.shape == (None, 48, 72, 2048)
+    assert model.get_layer("levels").output.shape == (None, 192, 288, 304)
+    with pytest.raises(ValueError, match="cannot be halved four times"):
+        deepcam.deepcam((40, 64, 16))
+
+
+def test_deepcam_loss():
+    np.testing.assert_allclose(deepcam.class_weights(), [1.0017, 2.6141, 1.7165], rtol=1e-3)
+    logits = np.zeros((1, 1, 2, 3), np.float32)
+    logits[0, 0, 1, 1] = np.log(2)  # p = 1/2 there
+    weights = deepcam.class_weights()
+    expected = (weights[0] * np.log(3) + weights[1] * np.log(2)) / 2
+    got = deepcam.segmentation_loss(np.array([[[0, 1]]], np.uint8), tf.constant(logits))
+    assert float(got) == pytest.approx(expected)
