@@ -19,4 +19,6 @@ def launch(
     command += ["-m", f"tests.distributed.{module}", *arguments]
     variables = dict(os.environ, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3", **environment)
     variables.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+    # A loaded machine may take long to start all ranks; tests of absent ones set their own.
+    variables.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "300")
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
