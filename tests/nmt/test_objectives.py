@@ -12,14 +12,9 @@ from nmt.models import ModelConfig, build_model
 from nmt.training import objectives
 from nmt.training.objectives.scheduled_sampling import reference_probability
 from nmt.training.step import TrainingStep
-from tests.nmt.test_free_running import MODELS, VOCABULARY
+from tests.nmt.tiny_models import BATCH, MODELS, VOCABULARY
 from tfkfac.errors import InputError
 from tfkfac.ranks import Ranks
-
-BATCH = {
-    "source": tf.constant([[5, 6, 7, 8, 3], [8, 4, 3, 0, 0], [4, 4, 6, 3, 0]]),
-    "target": tf.constant([[4, 5, 6, 3], [7, 3, 0, 0], [8, 8, 3, 0]]),
-}
 
 
 def made(name="rnn", dropout=0.0, tied="all", **options):
@@ -67,7 +62,7 @@ def test_the_same_seed_makes_the_same_run():
     assert not np.array_equal(sums[0], sums[1])
 
 
-@pytest.mark.parametrize("name", ["rnn", "transformer"])
+@pytest.mark.parametrize("name", ["rnn", "tied transformer"])
 def test_xla_agrees(name):
     """Samples without noise: XLA draws other random numbers."""
     options = {"objective": "saml", "sampler": "st-softmax", "saml_warmup": 4}

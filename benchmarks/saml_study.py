@@ -1,0 +1,431 @@
+"""SAML beside maximum likelihood and scheduled sampling on real text: BLEU by objective and beam.
+
+    python benchmarks/saml_study.py --train DATA/train --valid DATA/val --test DATA/test_2016_flickr
+
+All begin with the same training by maximum likelihood, one for each seed. What follows is the same
+number of updates for every objective, whose one constant was chosen on the validation text, each
+out of as many values: label smoothing of maximum likelihood; the probability with which scheduled
+sampling still reads the reference in its last update; the weight w of SAML. Maximum likelihood also
+trains longer, for as much processor time as SAML took. The checkpoint of best validation BLEU of
+each training translates the test text with every beam.
+
+Each training is a call of `nmt-train` in a process of its own, one after the other. One that is
+complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
+again at any time; `--report-only` reports what is complete. Arguments that are not the study's own
+go to every training (`--dropout 0.3 --batch-tokens 1024`).
+
+Results are in `--out`: saml_study.csv (a line for each training and beam), saml_study.md (means and
+spread over seeds, p-values of the paired bootstrap against maximum likelihood with the same seed,
+cost) and saml_study.png (BLEU against the beam).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nmt.corpus import read_lines
+from nmt.metrics import compare, scores
+from nmt.model_directory import ModelDirectory
+
+BASELINE = "mle"
+LONGER = "mle, longer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """An objective and the values that its constant may have."""
+
+    name: str
+    constant: str
+    values: tuple[float, ...]
+
+    def options(self, value: float, updates: int) -> list[str]:
+        """Those of nmt-train."""
+        if self.constant == "last_probability":
+            k = inverse_sigmoid_constant(value, updates)
+            return ["--objective", self.name, "--sampling-constant", f"{k:.6g}"]
+        flag = f"--{self.constant.replace('_', '-')}"
+        return ["--objective", self.name, flag, f"{value:g}"]
+
+
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in (
+        Contestant(BASELINE, "label_smoothing", (0.0, 0.1, 0.2)),
+        Contestant("scheduled-sampling", "last_probability", (0.9, 0.7, 0.4)),
+        Contestant("differentiable-scheduled-sampling", "last_probability", (0.9, 0.7, 0.4)),
+        Contestant("saml", "saml_weight", (0.25, 0.5, 0.75)),
+        Contestant("saml-hard", "saml_weight", (0.25, 0.5, 0.75)),
+    )
+}
+
+
+def inverse_sigmoid_constant(probability: float, number: int) -> float:
+    """The k for which k / (k + exp(i / k)) is a probability, by bisection; it grows with k."""
+    low, high = 1.0, 1e9
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        # k / (k + exp(i / k)) < p is log k - i / k < log(p / (1 - p)).
+        logit = math.log(middle) - number / middle
+        low, high = (
+            (middle, high) if logit < math.log(probability / (1 - probability)) else (low, middle)
+        )
+    return high
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        directory: of the model.
+        updates: of the training.
+        seed: of everything.
+        options: of nmt-train, beside those of all trainings.
+        contestant, value: what it stands for.
+    """
+
+    directory: Path
+    updates: int
+    seed: int
+    options: tuple[str, ...]
+    contestant: str
+    value: float | None = None
+
+    def log(self) -> list[dict[str, str]]:
+        """A row for each validation."""
+        path = ModelDirectory(self.directory).log
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has come to its end."""
+        rows = self.log()
+        return bool(rows) and int(rows[-1]["update"]) >= self.updates
+
+    @property
+    def best(self) -> float:
+        """The best validation BLEU."""
+        return max(float(row["bleu"]) for row in self.log())
+
+    @property
+    def seconds(self) -> float:
+        """Processor seconds of its updates."""
+        return float(self.log()[-1]["cpu_seconds"])
+
+    def train(self, shared: Sequence[str]) -> None:
+        """Trains, or goes on with it."""
+        if self.complete:
+            return
+        print(f"== {self.directory}", flush=True)
+        command = [sys.executable, "-m", "nmt.train", "--out", str(self.directory)]
+        if ModelDirectory(self.directory).last.exists():
+            command += ["--resume"]
+        else:
+            command += [*shared, *self.options, "--overwrite", "--patience", "null"]
+            command += ["--updates", str(self.updates), "--seed", str(self.seed)]
+        if code := subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"{self.directory}: nmt-train ended with exit code {code}")
+
+    def translation(self, beam: int) -> Path:
+        """The translated test text."""
+        return self.directory / f"test.beam{beam}.txt"
+
+    def translate(self, source: Path, beam: int) -> None:
+        """Translates the test text, unless it is there."""
+        output = self.translation(beam)
+        if output.exists():
+            return
+        command = [sys.executable, "-m", "nmt.translate", "--model", str(self.directory)]
+        command += ["--input", str(source), "--output", str(output), "--beam", str(beam)]
+        if code := subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"{output}: nmt-translate ended with exit code {code}")
+
+
+class Study:
+    """All trainings of a study, in their order.
+
+    Args:
+        options: of the command line.
+        shared: options of every training.
+    """
+
+    def __init__(self, options: argparse.Namespace, shared: Sequence[str]) -> None:
+        self._options = options
+        self._extra = dict(item.split("=", 1) for item in options.extra)
+        sides = options.languages
+        self.source, self.reference = (text_file(options.test, side) for side in sides)
+        self._shared = ["--config", options.config, *shared]
+        for name, prefix in (("", options.train), ("validation-", options.valid)):
+            for flag, side in zip(("source", "target"), sides, strict=True):
+                self._shared += [f"--{name}{flag}", str(text_file(prefix, side))]
+        self._shared += ["--validate-every", str(options.validate_every)]
+        self._shared += ["--checkpoint-every", str(options.validate_every)]
+        self.contestants = [
+            item for item in CONTESTANTS.values() if item.name in options.objectives
+        ]
+        self._smoothing: float | None = None
+
+    def train(self, run: Run) -> Run:
+        """Trains, unless nothing but the report is wanted."""
+        if not self._options.report_only:
+            run.train(self._shared)
+        return run
+
+    def beginning(self, seed: int) -> Run:
+        """What all trainings with a seed begin with."""
+        directory = self._options.runs / f"beginning-seed{seed}"
+        return Run(directory, self._options.pretraining, seed, ("--average", "0"), "beginning")
+
+    def run(
+        self,
+        contestant: Contestant,
+        value: float,
+        seed: int,
+        updates: int,
+        stage: str,
+        name: str = "",
+    ) -> Run:
+        """A training of a contestant."""
+        options = [*contestant.options(value, updates), "--average", "0"]
+        if contestant.name != BASELINE and self._smoothing is not None:
+            options += ["--label-smoothing", f"{self._smoothing:g}"]
+        options += shlex.split(self._extra.get(contestant.name, ""))
+        if self._options.pretraining:
+            options += ["--init-from", str(self.beginning(seed).directory)]
+        name = name or contestant.name
+        # What differs has a directory of its own, so that nothing old is taken for it.
+        folder = f"{name.replace(', ', '-')}-{value:g}-{updates}-seed{seed}"
+        directory = self._options.runs / stage / folder
+        return Run(directory, updates, seed, tuple(options), name, value)
+
+    def tuned(self, contestant: Contestant) -> float | None:
+        """The constant of best validation BLEU; None as long as there is none."""
+        seed, updates = self._options.seeds[0], self._options.tuning_updates
+        if self._options.pretraining:
+            self.train(self.beginning(seed))
+        runs = [
+            self.train(self.run(contestant, value, seed, updates, "tuning"))
+            for value in contestant.values
+        ]
+        done = [run for run in runs if run.complete]
+        if len(done) < len(runs):
+            return None
+        best = max(done, key=lambda run: run.best)
+        found = ", ".join(f"{run.value:g}: {run.best:.2f}" for run in done)
+        print(f"{contestant.name}: {contestant.constant} {best.value:g} (BLEU of {found})")
+        return best.value
+
+    def finals(self) -> list[Run]:
+        """The trainings that are compared; those that are complete."""
+        options = self._options
+        tuned = {}
+        for contestant in self.contestants:  # the baseline first
+            tuned[contestant.name] = self.tuned(contestant)
+            self._smoothing = tuned[BASELINE]
+        runs = []
+        for seed in options.seeds:
+            for contestant in self.contestants:
+                value = tuned[contestant.name]
+                few = contestant.name not in (BASELINE, "saml")
+                if value is None or (few and seed not in options.seeds[: options.fewer_seeds]):
+                    continue
+                if options.pretraining:
+                    self.train(self.beginning(seed))
+                runs.append(self.train(self.run(contestant, value, seed, options.updates, "final")))
+        done = [run for run in runs if run.complete]
+        ratio = cost_ratio(done)
+        if ratio is not None:
+            contestant, value = CONTESTANTS[BASELINE], tuned[BASELINE]
+            assert value is not None
+            # The ratio is rounded, so that the study finds its trainings again.
+            updates = round(options.updates * ratio / 100) * 100 or options.updates
+            for seed in options.seeds:
+                run = self.run(contestant, value, seed, updates, "final", LONGER)
+                if self.train(run).complete:
+                    done.append(run)
+        return done
+
+
+def cost_ratio(runs: Sequence[Run]) -> float | None:
+    """Processor time of SAML over that of maximum likelihood with the first seed both have.
+
+    Later trainings do not change it.
+    """
+    for run in runs:
+        for other in runs:
+            names = run.contestant, other.contestant
+            if names == ("saml", BASELINE) and run.seed == other.seed:
+                return run.seconds / other.seconds
+    return None
+
+
+def text_file(prefix: str, language: str) -> Path:
+    """PREFIX.LANGUAGE, compressed or not."""
+    for path in (Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")):
+        if path.is_file():
+            return path
+    raise SystemExit(f"saml_study: {prefix}.{language}: no such file, with or without .gz")
+
+
+def results(runs: Sequence[Run], reference: list[str], beams: Sequence[int]) -> list[dict]:
+    """A row for each training and beam."""
+    baselines = {run.seed: run for run in runs if run.contestant == BASELINE}
+    rows = []
+    for run in runs:
+        for beam in beams:
+            if not run.translation(beam).exists():
+                continue
+            text = list(read_lines(run.translation(beam), 10**6))
+            bleu, chrf = scores(text, [reference])
+            p_value: float | str = ""
+            baseline = baselines.get(run.seed)
+            if baseline not in (None, run) and baseline.translation(beam).exists():
+                other = list(read_lines(baseline.translation(beam), 10**6))
+                p_value = compare([other, text], [reference], ("bleu",))[1][0].p_value or 0.0
+            rows.append(
+                {
+                    "objective": run.contestant,
+                    "constant": run.value,
+                    "seed": run.seed,
+                    "updates": run.updates,
+                    "beam": beam,
+                    "bleu": round(bleu.value, 3),
+                    "chrf": round(chrf.value, 3),
+                    "p_value": p_value if p_value == "" else round(p_value, 4),
+                    "validation_bleu": round(run.best, 3),
+                    "cpu_seconds": round(run.seconds, 1),
+                    "cpu_seconds_per_update": round(run.seconds / run.updates, 4),
+                    "signature": bleu.signature,
+                }
+            )
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]], beams: Sequence[int]) -> str:
+    """The table in Markdown: mean ± standard deviation over seeds (p-values)."""
+    names = list(dict.fromkeys(row["objective"] for row in rows))
+    costs = {
+        name: statistics.mean(r["cpu_seconds_per_update"] for r in rows if r["objective"] == name)
+        for name in names
+    }
+    header = ["objective", "constant", "updates", "seeds", "cost"]
+    header += [f"beam {beam}" for beam in beams]
+    lines = [header, ["---"] * len(header)]
+    for name in names:
+        own = [row for row in rows if row["objective"] == name]
+        cost = costs[name] / costs[BASELINE] if BASELINE in costs else math.nan
+        seeds = sorted({row["seed"] for row in own})
+        cells = [name, f"{own[0]['constant']:g}", str(own[0]["updates"]), str(len(seeds))]
+        cells.append(f"{cost:.2f}")
+        for beam in beams:
+            here = [row for row in own if row["beam"] == beam]
+            values = [row["bleu"] for row in here]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            p_values = ", ".join(f"{r['p_value']:.3f}" for r in here if r["p_value"] != "")
+            mean = f"{statistics.mean(values):.2f}" if values else ""
+            cells.append(mean + spread + (f" (p {p_values})" if p_values else ""))
+        lines.append(cells)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return (
+        f"{table}\n\nBLEU, mean ± standard deviation over seeds; in brackets, for each seed, p of "
+        "the paired bootstrap against mle with the same seed. Cost is processor time of an update "
+        f"over that of mle.\n\nBLEU: {rows[0]['signature']}\n"
+    )
+
+
+def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """BLEU against the beam: means, and each seed as a dot."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["objective"] for row in rows):
+        own = [row for row in rows if row["objective"] == name]
+        beams = sorted({row["beam"] for row in own})
+        means = [statistics.mean(r["bleu"] for r in own if r["beam"] == beam) for beam in beams]
+        places = range(len(beams))
+        (line,) = axes.plot(places, means, "o-", label=name)
+        axes.plot(
+            [beams.index(row["beam"]) for row in own],
+            [row["bleu"] for row in own],
+            ".",
+            color=line.get_color(),
+            alpha=0.4,
+        )
+        axes.set_xticks(places, [str(beam) for beam in beams])
+    axes.set(xlabel="beam", ylabel="BLEU, test")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=140)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("train", "valid", "test"):
+        parser.add_argument(f"--{name}", required=True, metavar="PREFIX", help="without language")
+    parser.add_argument("--languages", nargs=2, default=("de", "en"), help="(default: de en)")
+    parser.add_argument("--config", default="small-rnn", help="of nmt-train (default: small-rnn)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/saml-study"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    names = list(CONTESTANTS)
+    parser.add_argument("--objectives", nargs="+", choices=names, default=names)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--fewer-seeds", type=int, default=1, help="of all but mle and saml (default: 1)"
+    )
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 2, 5, 10])
+    parser.add_argument("--pretraining", type=int, default=3000, help="updates (default: 3000)")
+    parser.add_argument("--tuning-updates", type=int, default=1000, help="(default: 1000)")
+    parser.add_argument("--updates", type=int, default=3000, help="after that (default: 3000)")
+    parser.add_argument("--validate-every", type=int, default=500, help="(default: 500)")
+    parser.add_argument(
+        "--extra",
+        action="append",
+        default=[],
+        metavar="OBJECTIVE=OPTIONS",
+        help='options of one objective, such as "saml=--noise-scale 0.5"; with others than before, '
+        "give another --runs",
+    )
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    options, shared = parser.parse_known_args()
+    if BASELINE not in options.objectives:
+        parser.error(f"--objectives: {BASELINE} must be one of them")
+    study = Study(options, shared)
+    runs = study.finals()
+    if not options.report_only:
+        for run in runs:
+            for beam in options.beams:
+                run.translate(study.source, beam)
+    rows = results(runs, list(read_lines(study.reference)), options.beams)
+    if not rows:
+        raise SystemExit("saml_study: nothing is complete yet")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "saml_study.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = summary(rows, options.beams)
+    (options.out / "saml_study.md").write_text(text, encoding="utf-8")
+    plot(rows, options.out / "saml_study.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
