@@ -194,12 +194,14 @@ def main() -> None:
     if options.worker:
         run_worker(*options.worker, options.jit)
         return
-    rows = [row for name in options.architectures for row in measure(name, options)]
-    if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+    rows = []
+    for name in options.architectures:
+        rows += measure(name, options)
+        if options.csv:
+            with options.csv.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
 
     from rich.console import Console
     from rich.table import Table

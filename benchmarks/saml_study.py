@@ -376,7 +376,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --beam is nmt-train's
     )
     for name in ("train", "valid", "test"):
         parser.add_argument(f"--{name}", required=True, metavar="PREFIX", help="without language")
