@@ -16,6 +16,8 @@ setup(
         "tensorflow>=2.15,<2.22",
         "keras>=2.15",
         "numpy>=1.26",
+        # models: original files of scientific data
+        "h5py>=3.10",
         # models: metrics, plots, configurations, progress
         "scikit-learn>=1.5",
         "matplotlib>=3.8",

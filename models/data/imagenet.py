@@ -11,8 +11,7 @@ Two layouts are read:
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import tensorflow as tf
 
 from models.data.dataset import Dataset, Shard, derived_key, epochs_from, shuffled
 from models.data.jpeg import as_jpeg, evaluation_input, training_input
+from models.data.tfrecord import record_extents
 from tfkfac.errors import InputError
 
 SIZE = 224
@@ -255,28 +255,12 @@ def count_records(path: str) -> int:
     Raises:
         InputError: if the file does not end where a record ends.
     """
-    return sum(1 for _ in _record_extents(path))
-
-
-def _record_extents(path: str) -> Iterable[tuple[int, int]]:
-    """(offset, length) of the data of each record: an 8-byte length and a 4-byte checksum before
-    it, a 4-byte checksum after it."""
-    end = os.path.getsize(path)
-    position = 0
-    with open(path, "rb") as file:
-        while position < end:
-            file.seek(position)
-            header = file.read(12)
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else end
-            if position + 12 + length + 4 > end:
-                raise InputError(f"{path}: damaged or not a TFRecord file (at byte {position})")
-            yield position + 12, length
-            position += 12 + length + 4
+    return sum(1 for _ in record_extents(path))
 
 
 def _check_first_example(path: str) -> None:
     """Raises InputError unless the first record is an example with both keys."""
-    first = next(iter(_record_extents(path)), None)
+    first = next(iter(record_extents(path)), None)
     if first is None:
         raise InputError(f"{path}: holds no records")
     with open(path, "rb") as file:
