@@ -140,8 +140,10 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
         grads = self._clip_gradients(self._engine.average(grads))
         self._apply_weight_decay(variables)
         indices = [self._index(variable) for variable in variables]
-        directions = self._engine.directions(grads, indices, updates, self.learning_rate)
         inner = self.inner_optimizer
+        rate = tf.convert_to_tensor(self.learning_rate)
+        rate /= 1 + _decay(inner) * tf.cast(updates, rate.dtype)
+        directions = self._engine.directions(grads, indices, updates, rate)
         # A loss scale that overflowed counts as an update here, as it does for other optimizers.
         inner.iterations.assign(updates)
         inner.apply_gradients(list(zip(directions, variables, strict=True)))
@@ -190,6 +192,11 @@ KFAC.__doc__ = BaseKFAC.__doc__
 def _is_legacy(optimizer: Any) -> bool:
     """Whether it is one of the older kind, as all of tensorflow-addons are."""
     return isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+
+
+def _decay(optimizer: Any) -> float:
+    """The argument `decay` of the older kind, also inside a wrapper."""
+    return getattr(getattr(optimizer, "_optimizer", optimizer), "_initial_decay", 0.0)
 
 
 def _without_empty(

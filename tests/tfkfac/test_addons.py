@@ -53,6 +53,14 @@ def test_inner_optimizers_receive_the_preconditioned_gradient(make):
         assert np.abs(value.numpy() - before).max() > 1e-3
 
 
+def test_sgdw_is_sgd_with_another_weight_decay():
+    """That of tensorflow-addons is not multiplied with the learning rate."""
+    addons = tfa.optimizers.SGDW(weight_decay=0.25, learning_rate=0.125, momentum=0.5)
+    of_keras = keras.optimizers.SGD(0.125, momentum=0.5, weight_decay=0.25 / 0.125)
+    one, other = (trajectory(KFAC(optimizer=inner, damping=0.1), 3) for inner in (addons, of_keras))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 # --- wrappers ---
 
 
@@ -123,10 +131,16 @@ def test_wrappers_refuse_what_is_no_legacy_optimizer(wrapper):
         getattr(tfa.optimizers, wrapper)(KFAC())
 
 
-@pytest.mark.parametrize("make", [tfa.optimizers.COCOB])
-def test_optimizers_without_a_learning_rate_are_refused(make):
-    with pytest.raises(ValueError, match="COCOB cannot be the inner .*no learning rate of its own"):
-        KFAC(optimizer=make())
+@pytest.mark.parametrize("name", ["COCOB", "MultiOptimizer"])
+def test_optimizers_without_a_learning_rate_are_refused(name):
+    layers = dense_model().layers
+    optimizer = (
+        tfa.optimizers.COCOB()
+        if name == "COCOB"
+        else tfa.optimizers.MultiOptimizer([(legacy.SGD(0.1), layers)])
+    )
+    with pytest.raises(ValueError, match=f"{name} cannot be .* no learning rate of its own"):
+        KFAC(optimizer=optimizer)
 
 
 # --- schedules, saving, callbacks ---
@@ -150,6 +164,16 @@ def test_cyclical_learning_rates(make):
         step(*data())
         other_step(*data())
     np.testing.assert_allclose(flat_weights(model), flat_weights(other), rtol=2e-5, atol=2e-6)
+
+
+def test_decay_of_the_older_optimizers_reaches_the_clip():
+    rate = keras.optimizers.schedules.InverseTimeDecay(0.5, 1, 0.25)
+    inner = tfa.optimizers.Lookahead(legacy.SGD(0.5, decay=0.25), sync_period=100)
+    one, other = (KFAC(optimizer=o) for o in (inner, legacy.SGD(rate)))
+    weights = [trajectory(optimizer, 3) for optimizer in (one, other)]
+    np.testing.assert_allclose(*weights, rtol=1e-5, atol=1e-6)
+    assert one.report().kl_clip == pytest.approx(other.report().kl_clip, rel=1e-5)
+    assert one.report().kl_clip < 1
 
 
 def test_saved_models_continue(tmp_path):

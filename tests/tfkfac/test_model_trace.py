@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.tfkfac.keras_versions import needs_keras_3
 from tests.tfkfac.training import compiled, fit
 from tfkfac import KFAC, model_trace
 from tfkfac.errors import InputError
@@ -159,7 +158,6 @@ def test_a_step_that_cannot_be_traced():
         trace(Subject("model", model, np.zeros((1, 5), "float32")), BATCH)
 
 
-@needs_keras_3("the built-in networks are written for Keras 3")
 def test_built_in_models():
     subject = model_trace.load("resnet8", ("resnet8",))
     assert subject.model.input_shape == (None, 8, 8, 1)

@@ -14,8 +14,6 @@ from tests.tfkfac.resnet_layers import resnet50_orders
 from tfkfac import costs, layer_costs, machine, model_trace
 from tfkfac.plan_command import built_in_models, main
 
-pytestmark = needs_keras_3("the built-in networks are written for Keras 3")
-
 MACHINE = """\
 name: by hand
 matmul_flops: 1e11
@@ -88,6 +86,7 @@ def test_saved_networks_of_models(folder, capsys):
     )
 
 
+@needs_keras_3("it does not say which class is missing")
 def test_a_saved_model_with_classes_of_its_own(folder, capsys):
     class Mine(keras.layers.Dense):
         pass
