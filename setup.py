@@ -42,6 +42,7 @@ setup(
         "horovod": ["horovod==0.28.1"],
         "test": [
             "pytest>=8.0",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.14",
