@@ -66,7 +66,7 @@ class Translator:
     ) -> None:
         directory = Path(directory)
         self.description = json.loads((directory / "export.json").read_text(encoding="utf-8"))
-        self.batch_size = batch_size
+        threads = threads or os.cpu_count() or 1
         self._source, self._target = (
             sentencepiece.SentencePieceProcessor(model_file=str(directory / name))
             for name in self.description["subwords"]
@@ -76,11 +76,14 @@ class Translator:
         if self.description["format"] == "ctranslate2":
             decoding = {**decoding, "beam": beam or decoding["beam"]}
             decoding["n_best"] = n_best or decoding["n_best"]
-            self._decode = _CTranslate2(directory, decoding, self._source, self._target, threads)
+            subwords = self._source, self._target
+            self._decode = _CTranslate2(directory, decoding, *subwords, batch_size, threads)
+            batch_size *= threads  # a batch for each of them
         elif (beam, n_best) == (None, None):
             self._decode = _SavedModel(directory, threads)
         else:
             raise ValueError("a SavedModel has its beam and n_best built in; export another one")
+        self._batch_size = batch_size
 
     def __call__(self, texts: Sequence[str]) -> list[list[Hypothesis]]:
         """The translations of each line, best first; none for a blank line."""
@@ -88,8 +91,8 @@ class Translator:
         rows = [ids[:most] for ids in self._source.encode([_normalized(text) for text in texts])]
         results: list[list[Hypothesis]] = [[] for _ in texts]
         order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: -len(rows[i]))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
             found = self._decode([rows[i] for i in batch])
             for i, hypotheses in zip(batch, found, strict=True):
                 results[i] = [
@@ -116,9 +119,8 @@ class _SavedModel:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
 
-        if threads:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
         self._loaded = tf.saved_model.load(str(directory / "model"))
         self._serve = self._loaded.signatures["serving_default"]
         self._constant = tf.constant
@@ -140,11 +142,21 @@ class _SavedModel:
 
 class _CTranslate2:
     def __init__(
-        self, directory: Path, decoding: dict[str, Any], source: Any, target: Any, threads: int
+        self,
+        directory: Path,
+        decoding: dict[str, Any],
+        source: Any,
+        target: Any,
+        batch_size: int,
+        threads: int,
     ) -> None:
         import ctranslate2
 
-        self._model = ctranslate2.Translator(str(directory / "model"), intra_threads=threads)
+        # Several batches at once are faster than several threads in each.
+        self._model = ctranslate2.Translator(
+            str(directory / "model"), inter_threads=threads, intra_threads=1
+        )
+        self._batch_size = batch_size
         self._decoding = decoding
         self._pieces = [source.id_to_piece(number) for number in range(source.get_piece_size())]
         self._spelt = [target.id_to_piece(number) for number in range(target.get_piece_size())]
@@ -165,6 +177,7 @@ class _CTranslate2:
         sources = [[self._pieces[number] for number in row] for row in rows]
         results = self._model.translate_batch(
             sources,
+            max_batch_size=self._batch_size,
             beam_size=options["beam"],
             # All, by log P, to be ranked by the score that the model was validated with.
             num_hypotheses=options["beam"],
