@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from models import boxes as box
@@ -90,7 +89,7 @@ def racah_detector(
     )
 
 
-def cell_targets(boxes: np.ndarray, shape: tuple[int, int], stride: int) -> np.ndarray:
+def cell_targets(boxes: Any, shape: tuple[int, int], stride: int) -> Any:
     """What the cells are to predict.
 
     Args:
@@ -102,22 +101,28 @@ def cell_targets(boxes: np.ndarray, shape: tuple[int, int], stride: int) -> np.n
         N x rows x columns x 6 float32: position (2), log sizes (2), 1 where a storm is centred,
         and its class. Of two in a cell the later one stays.
     """
-    targets = np.zeros((len(boxes), *shape, 6), np.float32)
-    image, number = np.nonzero(boxes[..., 4] >= 0)
-    found = boxes[image, number]
-    corners = found[:, :4].reshape(-1, 2, 2) / stride
-    centre, size = corners.mean(1), corners[:, 1] - corners[:, 0]
-    cell = np.minimum(np.floor(centre), np.array(shape) - 1).astype(int)
-    targets[image, cell[:, 0], cell[:, 1]] = np.concatenate(
+    boxes = tf.cast(boxes, tf.float32)
+    corner, opposite = boxes[..., :2] / stride, boxes[..., 2:4] / stride
+    centre, size = (corner + opposite) / 2, opposite - corner
+    cell = tf.minimum(tf.floor(centre), tf.constant(shape, tf.float32) - 1)
+    present = boxes[..., 4:] >= 0
+    values = tf.concat(
         [
             centre - cell,
-            np.log2(np.maximum(size, 1e-3)),
-            np.ones((len(found), 1)),
-            found[:, 4:],
+            tf.math.log(tf.maximum(size, 1e-3)) / tf.math.log(2.0),
+            tf.ones_like(boxes[..., 4:]),
+            boxes[..., 4:],
         ],
-        axis=1,
+        axis=-1,
     )
-    return targets
+    cells = shape[0] * shape[1]
+    number = tf.cast(cell[..., 0] * shape[1] + cell[..., 1], tf.int32)  # N x M
+    within = tf.one_hot(number, cells, on_value=True, off_value=False) & present
+    order = tf.range(1, boxes.shape[1] + 1)[:, None]
+    last = tf.reduce_max(tf.where(within, order, 0), axis=1)  # N x cells, 0 for none
+    chosen = tf.gather(values, tf.maximum(last - 1, 0), batch_dims=1)
+    chosen = tf.where(last[..., None] > 0, chosen, 0.0)
+    return tf.reshape(chosen, [-1, *shape, 6])
 
 
 def detection_loss(targets: Any, outputs: Any) -> Any:
@@ -148,9 +153,7 @@ def reconstruction_loss(maps: Any, reconstructed: Any) -> Any:
     return RECONSTRUCTION_WEIGHT * tf.reduce_mean(tf.square(maps - reconstructed))
 
 
-def detections(
-    outputs: np.ndarray, stride: int, count: int = 30, overlap: float = 0.3
-) -> np.ndarray:
+def detections(outputs: Any, stride: int, count: int = 30, overlap: float = 0.3) -> Any:
     """Boxes from the network's outputs, without those of the same class that overlap.
 
     Args:
@@ -163,16 +166,18 @@ def detections(
         N x count x 6: top, left, bottom, right, class, and the score p(storm) p(class); class -1
         where there are no more.
     """
-    number, rows, columns, width = outputs.shape
-    cells = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
-    centre = (outputs[..., :2] + cells) * stride
-    half = 2.0 ** np.clip(outputs[..., 2:4], -10, 10) * stride / 2
-    found = np.concatenate([centre - half, centre + half], axis=-1).reshape(number, -1, 4)
-    found = box.clip(tf.constant(found, tf.float32), (rows * stride, columns * stride))
-    flat = outputs.reshape(number, -1, width)
+    outputs = tf.convert_to_tensor(outputs)
+    rows, columns, width = outputs.shape[1:]
+    cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
+    centre = (outputs[..., :2] + tf.cast(cells, outputs.dtype)) * stride
+    half = 2.0 ** tf.clip_by_value(outputs[..., 2:4], -10, 10) * stride / 2
+    found = tf.concat([centre - half, centre + half], axis=-1)
+    found = box.clip(found, (rows * stride, columns * stride))
+    found = tf.reshape(found, [-1, rows * columns, 4])
+    flat = tf.reshape(outputs, [-1, rows * columns, width])
     objectness = tf.nn.softmax(flat[..., 4:6])[..., 1:]
     scores = objectness * tf.nn.softmax(flat[..., 6:])
-    return np.asarray(box.suppress_by_class(found, scores, count, overlap))
+    return box.suppress_by_class(found, scores, count, overlap)
 
 
 racah_tiny = partial(racah_detector, (48, 72, 16), (16, 32, 32))

@@ -68,12 +68,17 @@ def sphere_window(x: Any) -> Any:
     return 3 * (np.sin(x) - x * np.cos(x)) / x**3
 
 
+def _integral(values: np.ndarray, places: np.ndarray) -> float:
+    """By the trapezoidal rule."""
+    return float(np.sum((values[1:] + values[:-1]) * np.diff(places)) / 2)
+
+
 @functools.lru_cache(maxsize=64)
 def _unnormalised_deviation(cosmology: Cosmology, radius: float = 8.0) -> float:
     log_k = np.linspace(np.log(1e-4), np.log(1e2), 2000)
     k = np.exp(log_k)
     integrand = k**3 / (2 * np.pi**2) * _shape(k, cosmology) * sphere_window(k * radius) ** 2
-    return float(np.sqrt(np.trapezoid(integrand, log_k)))
+    return float(np.sqrt(_integral(integrand, log_k)))
 
 
 def growth_factor(redshift: float, omega_m: float) -> float:
@@ -85,7 +90,7 @@ def growth_factor(redshift: float, omega_m: float) -> float:
     def unnormalised(a: float) -> float:
         scale = np.linspace(0, a, 513)
         integrand = (scale / (omega_m + (1 - omega_m) * scale**3)) ** 1.5
-        return float(np.sqrt(omega_m * a**-3 + 1 - omega_m) * np.trapezoid(integrand, scale))
+        return float(np.sqrt(omega_m * a**-3 + 1 - omega_m)) * _integral(integrand, scale)
 
     return unnormalised(1 / (1 + redshift)) / unnormalised(1.0)
 

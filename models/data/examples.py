@@ -89,9 +89,10 @@ class ExampleDataset:
         self.train = train
         self.test = test
         self._augment = augment
-        inputs, targets = train.read(np.array([0]))
-        self.input_shape: tuple[int, ...] = inputs.shape[1:]
-        self._template = (inputs, targets)
+        # Types and shapes of what is read, which TensorFlow must know beforehand.
+        self._train_form = train.read(np.array([0]))
+        self._test_form = test.read(np.array([0]))
+        self.input_shape: tuple[int, ...] = self._train_form[0].shape[1:]
 
     @property
     def test_examples(self) -> int:
@@ -136,7 +137,7 @@ class ExampleDataset:
 
             def batch(step: Any, indices: Any) -> Any:
                 batch_key = derived_key(key, step * shard.size + shard.rank)
-                return self._tensors(read, batch_size, indices, batch_key)
+                return _tensors(self._train_form, read, batch_size, indices, batch_key)
 
             return batches.map(batch)
 
@@ -151,18 +152,26 @@ class ExampleDataset:
             return _flat(*self.test.read(indices))
 
         batches = tf.data.Dataset.from_tensor_slices(mine).batch(batch_size)
-        return batches.map(lambda indices: self._tensors(read, None, indices)).prefetch(1)
+        return batches.map(lambda indices: _tensors(self._test_form, read, None, indices)).prefetch(
+            1
+        )
 
-    def _tensors(self, read: Callable[..., Any], batch_size: int | None, *arguments: Any) -> Any:
-        """What `read` returns, as tensors of known shapes in the structure of the targets."""
-        template = _flat(*self._template)
-        flat = tf.numpy_function(read, arguments, [array.dtype for array in template])
-        for tensor, array in zip(flat, template, strict=True):
-            tensor.set_shape([batch_size, *array.shape[1:]])
-        targets = self._template[1]
-        if isinstance(targets, Mapping):
-            return flat[0], dict(zip(sorted(targets), flat[1:], strict=True))
-        return flat[0], flat[1]
+
+def _tensors(
+    form: tuple[np.ndarray, Targets],
+    read: Callable[..., Any],
+    batch_size: int | None,
+    *arguments: Any,
+) -> Any:
+    """What `read` returns, as tensors of the types, shapes and structure of `form`."""
+    parts = _flat(*form)
+    flat = tf.numpy_function(read, arguments, [array.dtype for array in parts])
+    for tensor, array in zip(flat, parts, strict=True):
+        tensor.set_shape([batch_size, *array.shape[1:]])
+    targets = form[1]
+    if isinstance(targets, Mapping):
+        return flat[0], dict(zip(sorted(targets), flat[1:], strict=True))
+    return flat[0], flat[1]
 
 
 def _flat(inputs: np.ndarray, targets: Targets) -> list[np.ndarray]:

@@ -39,12 +39,18 @@ def test_racah_reconstructs_the_map():
 
 
 def test_racah_targets():
-    boxes = np.array([[[4, 16, 12, 32, 2], ABSENT], [ABSENT, ABSENT]], np.float32)
+    boxes = np.array([[[5, 20, 9, 31, 1], [4, 16, 12, 32, 2]], [ABSENT, ABSENT]], np.float32)
     targets = racah_detector.cell_targets(boxes, (2, 4), 8)
-    # Centre (8, 24) is the first point of cell (1, 3); one cell high and two wide.
+    # Centre (8, 24) is the first point of cell (1, 3); one cell high and two wide. The other box,
+    # of centre (7, 25.5), is in cell (0, 3): 3.5/4 of it down, 3/16 to the right.
     expected = np.zeros((2, 2, 4, 6))
     expected[0, 1, 3] = 0, 0, 0, 1, 1, 2
-    np.testing.assert_allclose(targets, expected)
+    expected[0, 0, 3] = 7 / 8, 3 / 16, -1, np.log2(11 / 8), 1, 1
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    boxes[0, 0] = boxes[0, 1]
+    boxes[0, 0, 4] = 3  # of two in one cell the later one stays
+    expected[0, 0, 3] = 0
+    np.testing.assert_allclose(racah_detector.cell_targets(boxes, (2, 4), 8), expected, atol=1e-6)
 
 
 def test_racah_loss():
@@ -62,7 +68,7 @@ def test_racah_loss():
 
 def perfect_outputs(boxes, shape, stride):
     """What the network would say if it knew."""
-    targets = racah_detector.cell_targets(boxes, shape, stride)
+    targets = racah_detector.cell_targets(boxes, shape, stride).numpy()
     outputs = np.zeros((*targets.shape[:3], 10), np.float32)
     outputs[..., :4] = targets[..., :4]
     outputs[..., 4] = 10 - 20 * targets[..., 4]
@@ -73,7 +79,7 @@ def perfect_outputs(boxes, shape, stride):
 
 def test_racah_detections_undo_the_targets():
     boxes = np.array([[[4, 16, 12, 30, 2], [20, 3, 30, 9, 0], ABSENT]], np.float32)
-    found = racah_detector.detections(perfect_outputs(boxes, (4, 5), 8), 8, count=5)
+    found = racah_detector.detections(perfect_outputs(boxes, (4, 5), 8), 8, 5).numpy()
     assert found.shape == (1, 5, 6)
     order = np.argsort(-found[0, :2, 4])
     np.testing.assert_allclose(found[0, order, :5], boxes[0, :2], atol=1e-4)

@@ -1,0 +1,49 @@
+"""Image classification: the digits, CIFAR-10 and ImageNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from models import resnet
+from models.benchmark import quality
+from models.workloads.workload import Size, Workload, needs_path, settings
+
+
+def _digits(path: Path | None, cache: Path | None) -> Any:
+    from models.data import digits
+
+    return digits.load()
+
+
+def _cifar10(path: Path | None, cache: Path | None) -> Any:
+    from models.data import cifar10
+
+    return cifar10.load(path)
+
+
+def _imagenet(path: Path | None, cache: Path | None) -> Any:
+    from models.data import imagenet
+
+    return imagenet.load(needs_path("image-classification", path, "ImageNet"))
+
+
+WORKLOADS = {
+    "image-classification": Workload(
+        "image-classification",
+        "image classification, ResNet",
+        "He et al., CVPR 2016; HPC AI500 V2 (ImageNet, target top-1 0.763)",
+        metric="accuracy",
+        higher_is_better=True,
+        chance=0.1,
+        measure=quality.accuracy,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        sizes={
+            "tiny": Size(resnet.resnet8, _digits, 32, 5, settings(3e-3, 0.05)),
+            "small": Size(resnet.resnet20, _cifar10, 128, 10, settings(2e-3, 0.1)),
+            "reference": Size(resnet.resnet50, _imagenet, 256, 90, settings(1e-3, 0.1)),
+        },
+    )
+}
