@@ -16,7 +16,7 @@ export KERAS_BACKEND := tensorflow
 .PHONY: clean distclean
 
 help:
-	@echo "make demo       train with SGD, K-FAC, and K-FAC on two ranks, and compare"
+	@echo "make demo       train with SGD, K-FAC, and K-FAC on two ranks, and compare; then translate"
 	@echo "make test       lint, format check, types, tests"
 	@echo "make test-addons   the optimizer's tests with TensorFlow 2.15 and tensorflow-addons"
 	@echo "make setup      only make or update .venv (demo and test do it by themselves)"
@@ -32,6 +32,7 @@ setup:
 
 demo: setup
 	@$(BIN)/python -m models.demo $(ARGS)
+	@$(BIN)/python -m nmt.demo
 
 lint: setup
 	@echo "== ruff check"
@@ -43,7 +44,7 @@ lint: setup
 
 test: lint
 	@echo "== pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 setup-addons:
 	@$(SETUP) --addons

@@ -88,7 +88,7 @@ def refresh(tasks: Sequence[Refresh], gather: Gather) -> list[Basis]:
         changes.append(rotation - error / 2)
     columns = []
     for task, change in zip(tasks, gather(changes, "rotations"), strict=True):
-        bound = tf.minimum(1.0, LARGEST_ROTATION / tf.maximum(_norm(change), 1e-30))
+        bound = tf.minimum(LARGEST_ROTATION / tf.maximum(_norm(change), 1e-30), 1.0)
         change *= tf.cast(bound, change.dtype)
         own = task.own(change)
         own += tf.matmul(change, own) / 2
