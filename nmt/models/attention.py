@@ -40,7 +40,7 @@ class MultiHeadAttention(keras.layers.Layer):
     """
 
     def __init__(self, size: int, heads: int, dropout: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # biases remain wide
         self.size, self.heads = size, heads
         self.head_size = size // heads
         self.weight_dropout = keras.layers.Dropout(dropout, name="weight_dropout")
@@ -125,14 +125,25 @@ def write_step(
     """A cache [batch, heads, steps, ...] with `new` [batch, heads, ...] at one step.
 
     Args:
-        cache, step, new: as above.
+        cache: zeros at that step and all later ones.
+        step: int32 scalar.
+        new: as above.
         in_place: whether nothing else will read the old cache; a gradient would.
     """
     shape = tf.shape(cache)
     # XLA, under which shapes tend to be known, cannot update at a place that is not.
     if not in_place or cache.shape.is_fully_defined():
         here = tf.reshape(tf.equal(tf.range(shape[2]), step), [-1] + [1] * (cache.shape.rank - 3))
-        return tf.where(here, tf.expand_dims(new, 2), cache)
+
+        @tf.custom_gradient
+        def written(cache: tf.Tensor, new: tf.Tensor) -> Any:
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                # No step before wrote here, so that what reaches the zeros here changes nothing.
+                return upstream, tf.gather(upstream, step, axis=2)
+
+            return tf.where(here, tf.expand_dims(new, 2), cache), gradient
+
+        return written(cache, new)
     # In place where nobody else holds the cache; quicker with few axes.
     size = math.prod(cache.shape[3:])
     begin = tf.stack([0, step])
@@ -192,7 +203,7 @@ class SingleHeadAttention(keras.layers.Layer):
     """
 
     def __init__(self, kind: str, annotation_size: int, size: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the bias remains wide
         self.kind, self.size = kind, size
         self.key = keras.layers.Dense(size, use_bias=False, name="key")
         with keras.name_scope(self.name):

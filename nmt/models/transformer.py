@@ -43,7 +43,7 @@ class EncoderLayer(keras.layers.Layer):
     """x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # biases remain wide
         size = config.embedding_size
         with keras.name_scope(self.name):
             self.attention_norm = _normalization(size, "attention_norm")
@@ -69,7 +69,7 @@ class DecoderLayer(keras.layers.Layer):
     """As an encoder layer, with attention to the source in the middle."""
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # biases remain wide
         size = config.embedding_size
         with keras.name_scope(self.name):
             self.attention_norm = _normalization(size, "attention_norm")

@@ -72,6 +72,23 @@ def test_xla_agrees(name):
     same(jit_sums, sums, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "policy"), [("rnn", "mixed_float16"), ("tied transformer", "mixed_bfloat16")]
+)
+def test_half_precision(name, policy):
+    """Losses are computed in float32, and close to those of float32."""
+    options = {"objective": "saml", "sampler": "st-softmax"}
+    _, expected = trained(*made(name, **options), updates=1)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        weights, sums = trained(*made(name, **options), updates=1)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert all(np.isfinite(variable).all() for variable in weights)
+    np.testing.assert_allclose(sums[0][:3], expected[0][:3], rtol=0.02)
+
+
 def test_weights_of_the_two_losses():
     model, objective = made(objective="saml", saml_weight=0.8, saml_start=10, saml_warmup=4)
     assert [objective.stage(update) for update in (1, 10)] == [objective.stage(1)] * 2
