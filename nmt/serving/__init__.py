@@ -1,0 +1,1 @@
+"""Translation over HTTP: requests in, JSON out, in batches across requests."""
