@@ -96,7 +96,7 @@ class Horovod:
         """Gives each rank of a group the tensors of all of them, in one operation.
 
         Args:
-            mine: This rank's tensors, of one dtype.
+            mine: This rank's tensors, of the token's dtype.
             shapes: What each rank of the group contributes, by rank.
             token: A scalar read from a variable: it keeps the input from being a constant.
             name: Of the operation.
@@ -107,8 +107,7 @@ class Horovod:
         ranks = sorted(shapes)
         if len(ranks) == 1:
             return {self.rank: list(mine)}
-        pieces = [tf.reshape(tf.cast(token, mine[0].dtype if mine else token.dtype), [1])]
-        vector = tf.concat([*pieces, *(tf.reshape(t, [-1]) for t in mine)], 0)
+        vector = tf.concat([tf.reshape(t, [-1]) for t in (token, *mine)], 0)
         gathered = self._hvd.allgather(
             vector,
             name=self._prefix + name,

@@ -83,7 +83,7 @@ class Preconditioner:
         self.layers: dict[int, LayerState] = {}
         self._token, self.last_kl_clip, self.non_finite_steps = outside_trace(
             lambda: (
-                tf.Variable(1.0, trainable=False, name="token"),
+                tf.Variable(1.0, trainable=False, dtype=dtype, name="token"),
                 tf.Variable(1.0, trainable=False, name="kl_clip"),
                 tf.Variable(0, trainable=False, dtype=tf.int64, name="non_finite_steps"),
             )
