@@ -60,6 +60,6 @@ def cosmoflow(
     return keras.Model(inputs, x, name="cosmoflow")
 
 
-cosmoflow_tiny = partial(cosmoflow, (16, 16, 16, 4), blocks=3, filters=8, dropout=0.0)
-cosmoflow_small = partial(cosmoflow, (32, 32, 32, 4), filters=8, dropout=0.0)
+cosmoflow_tiny = partial(cosmoflow, (16, 16, 16, 4), blocks=3, filters=16, dropout=0.0)
+cosmoflow_small = partial(cosmoflow, (32, 32, 32, 4), filters=16, dropout=0.0)
 cosmoflow_reference = cosmoflow

@@ -65,6 +65,6 @@ def hep_cnn(
 
 hep_cnn_64 = hep_cnn
 hep_cnn_224 = partial(hep_cnn, (224, 224, 3), blocks=4, dense=None)
-hep_cnn_tiny = partial(hep_cnn, (32, 32, 3), filters=16, dense=None, dropout=0.0)
+hep_cnn_tiny = partial(hep_cnn, (64, 64, 3), blocks=4, filters=12, dense=None, dropout=0.0)
 hep_cnn_small = partial(hep_cnn, (64, 64, 3), filters=16, dense=64, dropout=0.1)
 hep_resnet50 = partial(imagenet_resnet, 50, (224, 224, 3), 2)

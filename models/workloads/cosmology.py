@@ -92,10 +92,10 @@ WORKLOADS = {
         loss=keras.losses.MeanSquaredError(),
         sizes={
             "tiny": Size(
-                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 32, 6, settings(2e-3, 0.02)
+                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 16, 8, settings(1e-3, 0.02)
             ),
             "small": Size(
-                cosmoflow.cosmoflow_small, _volumes(6000, 1000, 32), 32, 12, settings(1e-3, 0.02)
+                cosmoflow.cosmoflow_small, _volumes(6000, 1000, 32), 16, 12, settings(5e-4, 0.02)
             ),
             "reference": Size(
                 cosmoflow.cosmoflow_reference, _reference, 64, 128, settings(1e-3, 1e-3)

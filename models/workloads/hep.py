@@ -63,7 +63,7 @@ WORKLOADS = {
         "Kurth et al., SC17; HPC AI500 V1",
         sizes={
             "tiny": Size(
-                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 32), 64, 5, settings(1e-3, 0.02)
+                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02)
             ),
             "small": Size(
                 hep_cnn.hep_cnn_small, _generated(12_000, 3000, 64), 64, 12, settings(1e-3, 0.02)
@@ -77,7 +77,7 @@ WORKLOADS = {
         "HPC AI500 V1",
         sizes={
             "tiny": Size(
-                lambda: _small_resnet(8, 32), _generated(2500, 600, 32), 64, 5, settings(2e-3, 0.05)
+                lambda: _small_resnet(8, 64), _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.05)
             ),
             "small": Size(
                 lambda: _small_resnet(20, 64),
