@@ -209,6 +209,8 @@ def _checked(
             number += 1
             if number == 1:
                 raw = raw.removeprefix(_BYTE_ORDER_MARK)
+                if raw.startswith(_GZIP):  # a pipe, which is not decompressed
+                    raise InputError(f"{name}: compressed with gzip; pipe it through zcat first")
             yield _decoded(raw.removesuffix(b"\n").removesuffix(b"\r"), maximum_characters)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{name}: damaged gzip data after line {number:,} ({error})") from error

@@ -147,8 +147,9 @@ def export(options: Options, decoding: DecodingOptions, chosen: Models, path: Pa
     try:
         saved_model.save(loaded, decoding, path / "model")
     except tf.errors.OpError as error:  # as on a full disk
-        reason = str(error.message).splitlines()[0]
-        raise InputError(f"--output: cannot be written ({reason})") from error
+        # "{{node ...}} FILE; REASON [Op:...]"
+        reason = str(error.message).splitlines()[0].split(" [Op:")[0].split("; ")[-1]
+        raise InputError(f"--output {options.output}: cannot be written ({reason})") from error
 
 
 def _check_ctranslate2(chosen: Models, decoding: DecodingOptions) -> None:

@@ -104,7 +104,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     if "alignment_format" in flags and options.alignments is None:
         raise InputError("--alignment-format: needs --alignments PATH")
     writing.check(options.output, "--output")
-    writing.check(options.alignments, "--alignments")
+    pictures = options.alignment_format == "png"
+    writing.check(options.alignments, "--alignments", directory=pictures)
     sides = [Lines(Path(path)) for path in (options.source, options.target) if path is not None]
     chosen = Models.of(flags)
     with writing.readable_errors():

@@ -25,6 +25,10 @@ _TRAINING_THREADS = 16
 _ANY_LENGTH = 2**30  # in bytes; the most that SentencePiece takes
 
 
+class VocabularyError(InputError):
+    """A text allows no vocabulary of the size that is wanted."""
+
+
 class Subwords:
     """A subword vocabulary.
 
@@ -87,14 +91,14 @@ class Subwords:
             seed: of that draw.
 
         Raises:
-            InputError: if the text is empty, or has too few different substrings or too many
+            VocabularyError: if the text is empty, or has too few different substrings or too many
                 different characters for `size`; the message says what is possible.
         """
         if kind not in KINDS:
             raise unknown("kind of subwords", kind, KINDS, "subwords")
         sample = _sample((text for text in map(_accepted, lines) if text), maximum_lines, seed)
         if not sample:
-            raise InputError("subwords: there is no text to learn a vocabulary from")
+            raise VocabularyError("subwords: there is no text to learn a vocabulary from")
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.Train(
@@ -116,10 +120,10 @@ class Subwords:
                 pad_piece="<pad>",
             )
         except RuntimeError as error:
-            raise InputError(_why_not(str(error), size)) from error
+            raise VocabularyError(_why_not(str(error), size)) from error
         result = cls(model.getvalue())
         if len(result) < size:
-            raise InputError(
+            raise VocabularyError(
                 f"subwords: a vocabulary of {size} is larger than the text allows; "
                 f"the largest possible is {len(result)}"
             )

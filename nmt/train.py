@@ -149,7 +149,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     for name in ("source", "target", "validation_source", "validation_target"):
         path = config.value(name)
         if path is not None and not Path(path).is_file():
-            raise InputError(f"{flag(name)} {path}: no such file")
+            is_directory = Path(path).is_dir()
+            what = "a directory, not a file" if is_directory else "no such file"
+            raise InputError(f"{flag(name)} {path}: {what}")
     if config.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard: TensorBoard is missing: pip install tensorboard")
     try:

@@ -109,7 +109,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     if "alignment_format" in flags and not aligned:
         raise InputError("--alignment-format: needs --alignments PATH")
     writing.check(options.output, "--output")
-    writing.check(options.alignments, "--alignments")
+    pictures = options.alignment_format == "png"
+    writing.check(options.alignments, "--alignments", directory=pictures)
     lines = Lines(None if options.input is None else Path(options.input))
     chosen = Models.of(flags)
     with writing.readable_errors():

@@ -11,6 +11,8 @@ import contextlib
 import json
 import math
 import os
+import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +105,8 @@ def _load(model: Any, path: Path, skipped: Sequence[Any]) -> None:
             model.load_weights(path, objects_to_skip=skipped)
     except (OSError, KeyError, ValueError, UserWarning) as error:
         reason = str(error).strip().splitlines()[0]
+        if missing := re.search(r"total of (\d+) objects could not be loaded", reason):
+            reason = f"{missing[1]} of its layers are other ones"
         raise InputError(f"{path}: does not fit the model, or is damaged ({reason})") from error
 
 
@@ -208,6 +212,22 @@ def _writing(path: Path, size: int) -> Iterator[Path]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"{path}: cannot be written ({reason})") from error
+
+
+def check_room(model: Any, directory: Path) -> None:
+    """Raises InputError if the disk has no room for what a training saves at the very least.
+
+    Args:
+        model: compiled, its optimizer built.
+        directory: that will hold the files; it need not exist.
+    """
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    needed, free = _size(model), shutil.disk_usage(there).free
+    if free < needed:
+        raise InputError(
+            f"{directory}: a checkpoint takes {needed / 1e6:,.1f} MB, but the disk has "
+            f"{free / 1e6:,.1f} MB left"
+        )
 
 
 def _size(model: Any) -> int:

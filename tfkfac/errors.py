@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 24  # more would hide the message
+
 
 class InputError(ValueError):
     """An option, a configuration or a data file is wrong (exit code 2).
@@ -21,5 +23,6 @@ def unknown(what: str, name: str, known: Iterable[str], where: str) -> InputErro
     """The error for a name that is none of the known ones, with the nearest of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+    hint = f"did you mean {near[0]}?" if near else f"known: {listed}"
     return InputError(f"{where}: unknown {what} {name} ({hint})")

@@ -12,7 +12,8 @@ import numpy as np
 from nmt.config import Config
 from nmt.corpus import EncodedPairs, Filters, Report, encode_pairs, read_pairs
 from nmt.model_directory import Contents, ModelDirectory
-from nmt.subwords import train_both
+from nmt.subwords import VocabularyError, train_both
+from tfkfac.errors import InputError
 
 
 def new_contents(config: Config) -> Contents:
@@ -32,17 +33,29 @@ def new_contents(config: Config) -> Contents:
         for pair in read_pairs(source, target, drop_bad=config.data.drop_bad):
             yield pair[number]
 
-    source, target = train_both(
-        side(0),
-        side(1),
-        options.vocabulary_size,
-        options.target_vocabulary_size,
-        options.segmentation,
-        character_coverage=options.character_coverage,
-        byte_fallback=options.byte_fallback,
-        seed=config.training.seed,
-    )
+    try:
+        source, target = train_both(
+            side(0),
+            side(1),
+            options.vocabulary_size,
+            options.target_vocabulary_size,
+            options.segmentation,
+            character_coverage=options.character_coverage,
+            byte_fallback=options.byte_fallback,
+            seed=config.training.seed,
+        )
+    except VocabularyError as error:
+        raise InputError(_with_option(str(error), config)) from error
     return Contents(config, source, target)
+
+
+def _with_option(message: str, config: Config) -> str:
+    """The message of a `VocabularyError` with the files it is about, and the option to change."""
+    text = ", ".join(map(str, _files(config)))
+    option = "vocabulary_size"
+    if config.subwords.target_vocabulary_size is not None:
+        option += " or target_vocabulary_size"
+    return f"{text}: {message} ({option})"
 
 
 def training_pairs(

@@ -104,6 +104,7 @@ def _train(config: Config, resume: bool, ranks: Ranks, bar: ProgressBar) -> None
     progress = _fresh(config)
     if ranks.is_first:
         if not resume:
+            weights.check_room(model, directory.path)
             directory.create(contents, _versions())
         else:
             directory.remove_leftovers()

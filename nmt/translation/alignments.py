@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from nmt.subwords import Subwords
 from nmt.translation import words
+from nmt.translation.writing import readable_errors
 from tfkfac.files import replacing
 
 FORMATS = ("pharaoh", "json", "png")
@@ -40,15 +42,22 @@ class Alignments:
     def __init__(self, path: Path, kind: str, source: Subwords, target: Subwords) -> None:
         self._path, self._kind = path, kind
         self._source, self._target = source, target
-        self._replacing = None if kind == "png" else replacing(path)
+        self._open = contextlib.ExitStack()
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Alignments:
-        if self._replacing is None:
-            self._path.mkdir(parents=True, exist_ok=True)
-        else:
-            self._file = self._replacing.__enter__().open("w", encoding="utf-8")
+        with readable_errors(str(self._path)):
+            if self._kind == "png":
+                self._path.mkdir(parents=True, exist_ok=True)
+            else:
+                temporary = self._open.enter_context(replacing(self._path))
+                self._file = temporary.open("w", encoding="utf-8")
+                self._open.callback(self._close, self._file)
         return self
+
+    def _close(self, file: IO[str]) -> None:
+        with readable_errors(str(self._path)):  # what is left in its buffer
+            file.close()
 
     def __exit__(
         self,
@@ -56,10 +65,7 @@ class Alignments:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._replacing is not None:
-            self._replacing.__exit__(kind, error, trace)
+        self._open.__exit__(kind, error, trace)
 
     def write(
         self,
@@ -74,7 +80,20 @@ class Alignments:
             number: of the line, counted from 0.
             source_ids, target_ids: subwords of both sides; none for a blank line.
             attention: [target subwords, source subwords].
+
+        Raises:
+            InputError: naming the path, if the system refuses, as when the disk is full.
         """
+        with readable_errors(str(self._path)):
+            self._write(number, source_ids, target_ids, attention)
+
+    def _write(
+        self,
+        number: int,
+        source_ids: Sequence[int],
+        target_ids: Sequence[int],
+        attention: np.ndarray | None,
+    ) -> None:
         source = words.words(self._source, source_ids)
         target = words.words(self._target, target_ids)
         weights = np.zeros((len(target), len(source)))

@@ -119,6 +119,12 @@ def test_compressed_files_are_known_by_their_content(tmp_path):
     assert list(read_lines(compressed)) == ["Grüße", "zwei"]
 
 
+def test_a_compressed_pipe_is_named():
+    stream = io.BytesIO(gzip.compress(b"ein Haus\n"))
+    with pytest.raises(InputError, match="^standard input: compressed with gzip; pipe it through"):
+        list(lines(stream, "standard input"))
+
+
 def test_a_named_pipe_can_be_read(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)

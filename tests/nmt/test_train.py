@@ -290,12 +290,18 @@ def test_a_loss_that_is_no_number_ends_the_training(text, tmp_path, capsys):
         (b"a\n\n", b"a\nb\n", [], "{}/source:2: blank, but {}/target:2 is not"),
         (b"a\nb\x00\n", b"a\nb\n", [], "{}/source:2: control character U+0000 at character 2"),
         (b"a\n", b"x" * 100_000 + b"\n", [], "{}/target:1: longer than 10,000 characters"),
-        (b"ab\n" * 9, b"ab\n" * 9, [], "subwords: a vocabulary of 8000 is larger than the text"),
+        (
+            *(b"ab\n" * 9, b"ab\n" * 9, []),
+            "{}/source, {}/target: subwords: a vocabulary of 8000 is larger than the text allows; "
+            "the largest possible is 264 (vocabulary_size)",
+        ),
+        (b"\n\n", b"\n\n", [], "{}/source, {}/target: subwords: there is no text to learn"),
         (b"a\n", b"b\n", ["--heads", "3"], "--heads: 3 does not divide embedding_size 256"),
         (b"a\n", b"b\n", ["--updtes", "3"], "nmt-train: unknown option --updtes (did you mean --"),
         (b"a\n", b"b\n", ["--config", "tiny"], "--config: unknown configuration tiny"),
         (b"a\n", b"b\n", ["--init-from", "{}"], "{}: no model directory (it has no config.yaml)"),
         (b"a\n", b"b\n", ["--source", "{}/x"], "--source {}/x: no such file"),
+        (b"a\n", b"b\n", ["--source", "{}"], "--source {}: a directory, not a file"),
         (b"a\n", b"b\n", ["--resume"], "{}/out: no model directory (it has no config.yaml)"),
     ],
 )
@@ -321,14 +327,15 @@ def test_a_model_directory_is_not_overwritten_by_accident(tmp_path, text, capsys
 
 def test_help_and_errors_answer_without_tensorflow():
     check = (
-        "import sys; from nmt import average, score, train, translate\n"
-        "commands = [average, score, train, translate]\n"
+        "import sys; from nmt import average, export_command, score, serve\n"
+        "from nmt import train, translate\n"
+        "commands = [average, export_command, score, serve, train, translate]\n"
         "codes = [command.main(['--modle', 'x']) for command in commands]\n"
         "codes += [train.main(['--updates', '0']), translate.main(['--model', 'absent'])]\n"
         "for command in commands:\n"
         "    try: command.main(['--help'])\n"
         "    except SystemExit as end: codes.append(end.code)\n"
-        "assert codes == [2] * 6 + [0] * 4, codes\n"
+        "assert codes == [2] * 8 + [0] * 6, codes\n"
         "assert not {'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)

@@ -262,6 +262,42 @@ def test_bad_lines_are_named_after_those_before_them(copy_model, tmp_path, capfd
     assert [file.name for file in tmp_path.iterdir()] == ["bad.txt"]
 
 
+def test_a_full_disk_is_named_and_leaves_nothing(loaded, tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+
+    def refuse(*arguments):
+        raise full
+
+    path = tmp_path / "out.txt"
+    message = "cannot be written .No space left on device"
+    with (
+        pytest.raises(InputError, match=f"^{path}: {message}"),
+        writing.output(str(path)) as stream,
+    ):
+        stream.write("half")
+        raise full
+    subwords = loaded[1].source, loaded[1].target
+    monkeypatch.setattr(alignments, "pharaoh", refuse)
+    path = tmp_path / "a.txt"
+    with (
+        pytest.raises(InputError, match=f"^{path}: {message}"),
+        alignments.Alignments(path, "pharaoh", *subwords) as writer,
+    ):
+        writer.write(0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directories_are_no_files(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    writing.check(str(path), "--output")  # it will be replaced
+    writing.check(str(tmp_path), "--alignments", directory=True)
+    with pytest.raises(InputError, match=f"--output {tmp_path}: a directory, not a file"):
+        writing.check(str(tmp_path), "--output")
+    with pytest.raises(InputError, match=f"--alignments {path}: a file, not a directory"):
+        writing.check(str(path), "--alignments", directory=True)
+
+
 def test_long_lines_are_cut_and_named(loaded):
     model, contents = loaded
     translator = Translator([model], contents.source, contents.target, SEARCH, max_source=4)

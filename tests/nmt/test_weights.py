@@ -1,5 +1,6 @@
 """Weight files: what they hold, what is refused, and a disk that is full."""
 
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,20 @@ def test_files_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match="absent.weights.h5: no such file"):
         weights.load(make_model(), tmp_path / "absent.weights.h5")
     assert not (tmp_path / "c.weights.h5").exists()
+
+
+def test_a_disk_that_is_too_small_is_noticed_beforehand(tmp_path, monkeypatch):
+    model = make_model()
+    needed = sum(value.nbytes for value in values(model))
+    for free, refused in ((needed, False), (needed - 1, True)):
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(weights.shutil, "disk_usage", lambda path, usage=usage: usage)
+        if not refused:
+            weights.check_room(model, tmp_path / "not" / "there")
+            continue
+        with pytest.raises(InputError, match="there: a checkpoint takes 0.0 MB, but the disk has"):
+            weights.check_room(model, tmp_path / "not" / "there")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
