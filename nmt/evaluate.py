@@ -21,7 +21,7 @@ What is printed ends with sacreBLEU's signatures; give them with the scores."""
 EXAMPLES = """\
 examples:
   nmt-evaluate --reference test.en output.en
-  nmt-translate MODEL < test.de | nmt-evaluate --reference test.en -
+  nmt-translate --model model < test.de | nmt-evaluate --reference test.en -
   nmt-evaluate --reference test.en --significance baseline.en better.en
   nmt-evaluate --reference test.en --lowercase --metrics bleu,ter --json output.en"""
 STDIN = "-"

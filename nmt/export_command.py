@@ -27,8 +27,8 @@ its subwords, and translate.py, which goes from text to text with them; its READ
 
 savedmodel    a TensorFlow SavedModel of stock operations, ids to ids with beam search inside, for
               all models and ensembles
-ctranslate2   a model of CTranslate2, a fast decoder, for a single Transformer; int8 makes it about
-              a quarter as large, and faster still"""
+ctranslate2   a model of CTranslate2, a fast decoder, for a single Transformer; int8 makes it much
+              smaller, and faster still, for slightly other translations"""
 EXAMPLES = """\
 examples:
   nmt-export --model model --output exported
