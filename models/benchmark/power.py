@@ -119,7 +119,10 @@ class EnergyMeter:
         except (OSError, ValueError) as error:
             self._reasons.append(str(error))
         self._readings = [self._read(zone) for zone in self._zones]
-        self._nvml, self._devices = _nvml() if gpus else (None, [])
+        self._nvml: Any = None
+        self._devices: list[Any] = []
+        if gpus:
+            self._nvml, self._devices = _nvml()
         self._millijoules = self._read_gpus()
 
     def update(self) -> None:

@@ -79,7 +79,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         hashed.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        hashed.update(array.reshape(-1).view(np.uint8))
+        hashed.update(array.reshape(-1).view(np.uint8).data)
     return np.frombuffer(hashed.digest(), np.uint8)
 
 

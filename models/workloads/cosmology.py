@@ -30,8 +30,8 @@ def _volumes(
             cosmology.volumes(count, SEED, cells, first, cache)
             for count, first in ((train, 0), (test, train))
         ]
-        examples = [InMemory(p["counts"], p["targets"], cosmology.log_counts) for p in parts]
-        return ExampleDataset("cosmoflow", *examples, augment=cosmology.symmetric_copies)
+        own, held_out = (InMemory(p["counts"], p["targets"], cosmology.log_counts) for p in parts)
+        return ExampleDataset("cosmoflow", own, held_out, augment=cosmology.symmetric_copies)
 
     return data
 
@@ -70,8 +70,8 @@ def _generate(model: dcgan.DCGAN, images: Any) -> Any:
 
 
 def _spectral_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    counts = [cosmology.slice_counts(images[..., 0]) for images in (real, generated)]
-    return quality.spectral_distance(*counts, cell=cosmology.CELL)
+    truth, made = (cosmology.slice_counts(images[..., 0]) for images in (real, generated))
+    return quality.spectral_distance(truth, made, cell=cosmology.CELL)
 
 
 def _compiled_twice(

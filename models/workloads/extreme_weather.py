@@ -32,9 +32,8 @@ def _generated(train: int, test: int, shape: tuple[int, int], targets: str) -> D
             weather.weather_maps(count, SEED, shape, first, cache)
             for count, first in ((train, 0), (test, train))
         ]
-        return ExampleDataset(
-            "extreme weather", *(InMemory(part["images"], part[targets]) for part in parts)
-        )
+        own, held_out = (InMemory(part["images"], part[targets]) for part in parts)
+        return ExampleDataset("extreme weather", own, held_out)
 
     return data
 
@@ -49,8 +48,10 @@ def _years(path: Path | None, cache: Path | None) -> ExampleDataset:
 
 def _masks(path: Path | None, cache: Path | None) -> ExampleDataset:
     folder = needs_path("deepcam", path, "a folder with train, validation and stats.h5")
-    parts = [WeatherMasks(folder / part, folder / "stats.h5") for part in ("train", "validation")]
-    return ExampleDataset(str(path), *parts)
+    train, test = (
+        WeatherMasks(folder / part, folder / "stats.h5") for part in ("train", "validation")
+    )
+    return ExampleDataset(str(path), train, test)
 
 
 def _mean_average_precision(boxes: np.ndarray, detections: np.ndarray) -> float:

@@ -30,8 +30,8 @@ def _generated(
             hep.collisions(count, SEED, size, first, cache)
             for count, first in ((train, 0), (test, train))
         ]
-        examples = [InMemory(p["images"], p["labels"], hep.network_inputs) for p in parts]
-        return ExampleDataset("hep", *examples, augment=hep.flipped)
+        own, held_out = (InMemory(p["images"], p["labels"], hep.network_inputs) for p in parts)
+        return ExampleDataset("hep", own, held_out, augment=hep.flipped)
 
     return data
 

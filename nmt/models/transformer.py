@@ -128,7 +128,8 @@ class DecoderLayer(keras.layers.Layer):
             self.source_norm(x), memory, source_bias, training=training, in_loop=in_loop
         )
         x += self.dropout(found, training=training)
-        feed_forward = partial(self.feed_forward, training=training)
+        layer: Any = self.feed_forward
+        feed_forward = partial(layer, training=training)
         normalized = self.feed_forward_norm(x)
         mapped = on_rows(feed_forward, normalized) if in_loop else feed_forward(normalized)
         return x + self.dropout(mapped, training=training), weights

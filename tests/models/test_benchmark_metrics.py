@@ -34,7 +34,7 @@ def test_olympic_mean():
 
 
 def test_time_ratios_and_scores():
-    times = {
+    times: dict[str, dict[str, float | None]] = {
         "a": {"x": 10.0, "y": 30.0, "z": None},
         "b": {"x": 20.0, "y": 15.0, "z": 7.0},
         "c": {"x": 100.0},

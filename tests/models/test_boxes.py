@@ -76,7 +76,7 @@ def test_sampling():
 
 
 def greedy(boxes, scores, limit):
-    kept = []
+    kept: list[int] = []
     for number in np.argsort(-scores):
         if all(box.overlaps(boxes[number : number + 1], boxes[k : k + 1]) <= limit for k in kept):
             kept.append(number)

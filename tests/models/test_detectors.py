@@ -1,5 +1,7 @@
 """Both detectors: losses by hand-worked numbers, targets and detections that undo each other."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -168,7 +170,7 @@ def test_faster_rcnn_without_storms_has_a_finite_loss(detector):
 def test_faster_rcnn_true_boxes_are_among_the_regions(detector):
     """With a truth that no anchor is near, the head still has one positive region to learn from:
     its kind and weight, seen through a spy."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def spy(logits, corrections, kind, wanted, weight):
         seen.update(kind=kind.numpy(), wanted=wanted.numpy(), weight=weight.numpy())

@@ -226,6 +226,7 @@ def test_universes_plain_and_compressed(tmp_path):
         (universe(1, key="z"), "examples have no x, only y, z"),
         (b"\xff\xff\xff", "records are no tf.train.Example"),
     ],
+    ids=["size", "parameters", "key", "no record"],
 )
 def test_universes_of_another_form(tmp_path, record, message):
     write_records(tmp_path / "a.tfrecord", [record])

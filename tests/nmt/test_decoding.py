@@ -58,7 +58,8 @@ def next_words(model, source, prefixes):
 
 def plain_beam_search(model, source, options, limit):
     """What `DecodingOptions` says, with lists: [(score, words)], best first."""
-    live, finished = [((), 0.0)], []
+    live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    finished: list[tuple[float, tuple[int, ...]]] = []
     for length in range(1, limit + 1):
         each = next_words(model, source, [prefix for prefix, _ in live])
         ends, grown = [], []

@@ -1,6 +1,7 @@
 """Objectives of a training: weights and schedules, equalities, independence of batches."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from tfkfac.errors import InputError
 from tfkfac.ranks import Ranks
 
 
-def made(name="rnn", dropout=0.0, tied="all", **options):
+def made(name="rnn", dropout=0.0, tied="all", **options) -> tuple[Any, Any]:
     """A model and its objective, always with the same random numbers."""
     keras.utils.set_random_seed(5)
     sizes = {**MODELS[name], "dropout": dropout, "tied_embeddings": tied}

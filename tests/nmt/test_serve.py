@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def address(model, batches):
         max_bytes=4000, max_lines=8, max_characters=200, max_beam=4, patience=200.0
     )
     chosen = Models.of({"model": [str(model)], "max_source": "20"})
-    running = []
+    running: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         translate = Service.translate
 

@@ -9,7 +9,7 @@ from nmt.losses import SoftAlignedMaximumLikelihood
 from nmt.soft_alignment import counted_steps, soft_alignment
 
 A, B, EOS = 0, 1, 2
-TWO_STEPS = np.log([[[2.0, 1, 1], [1, 3, 4]]])  # argmax: a, then the end
+TWO_STEPS = np.log([[[2.0, 1.0, 1.0], [1.0, 3.0, 4.0]]])  # argmax: a, then the end
 PAD, UNK = -1, -2
 
 
@@ -22,10 +22,10 @@ def softmax(x, axis):
     return x / x.sum(axis=axis, keepdims=True)
 
 
-def by_definition(reference, logits, samples, pad, unk, eos, hard=False):
+def by_definition(reference, logits, samples, pad, unk, eos, hard=False) -> float:
     """The loss as it is defined, sentence by sentence, with masked logits of -1e9."""
     losses = []
-    for words, o, sampled in zip(reference, np.float64(logits), samples, strict=True):
+    for words, o, sampled in zip(reference, np.float64(logits), samples, strict=True):  # type: ignore[call-overload]
         o = o.copy()
         for t in range(len(o)):
             ended = any(word in (eos, pad) for word in sampled[:t])

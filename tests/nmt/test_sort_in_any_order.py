@@ -6,6 +6,8 @@ has begun, its other words follow; compared in place with a reference that began
 all wrong, and the decoder learns not to heed its own words.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -42,7 +44,12 @@ def is_right(source, ids):
 def share_of_right_samples(objective):
     """After a short training, drawn word by word from the model's distribution."""
     keras.utils.set_random_seed(1)
-    sizes = {"embedding_size": 24, "encoder_units": 24, "decoder_units": 40, "dropout": 0.0}
+    sizes: dict[str, Any] = {
+        "embedding_size": 24,
+        "encoder_units": 24,
+        "decoder_units": 40,
+        "dropout": 0.0,
+    }
     model = build_model(
         ModelConfig(VOCABULARY, VOCABULARY, "rnn", encoder_layers=1, decoder_layers=1, **sizes)
     )

@@ -1,15 +1,17 @@
 """Models small enough for finite differences, and a batch for them."""
 
+from typing import Any
+
 import tensorflow as tf
 
 VOCABULARY = 9
-SIZES = {"embedding_size": 6, "encoder_layers": 1, "dropout": 0.0}
-RNN = {**SIZES, "architecture": "rnn", "encoder_units": 3, "decoder_units": 5}
-TRANSFORMER = {
+SIZES: dict[str, Any] = {"embedding_size": 6, "encoder_layers": 1, "dropout": 0.0}
+RNN: dict[str, Any] = {**SIZES, "architecture": "rnn", "encoder_units": 3, "decoder_units": 5}
+TRANSFORMER: dict[str, Any] = {
     **SIZES, "architecture": "transformer", "heads": 2, "feed_forward_size": 7,
     "attention_dropout": 0.0, "feed_forward_dropout": 0.0,
 }  # fmt: skip
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "rnn": {**RNN, "tied_embeddings": "all", "decoder_layers": 1},
     "deep rnn": {
         **RNN, "tied_embeddings": "none", "decoder_layers": 2, "layer_normalization": True,

@@ -171,7 +171,7 @@ def test_decay_of_the_older_optimizers_reaches_the_clip():
     inner = tfa.optimizers.Lookahead(legacy.SGD(0.5, decay=0.25), sync_period=100)
     one, other = (KFAC(optimizer=o) for o in (inner, legacy.SGD(rate)))
     weights = [trajectory(optimizer, 3) for optimizer in (one, other)]
-    np.testing.assert_allclose(*weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(weights[0], weights[1], rtol=1e-5, atol=1e-6)
     assert one.report().kl_clip == pytest.approx(other.report().kl_clip, rel=1e-5)
     assert one.report().kl_clip < 1
 
