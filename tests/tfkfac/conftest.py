@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
+from tests.tfkfac.keras_versions import reset_dtype_policy
+
 
 @pytest.fixture
 def double_precision():
@@ -12,6 +14,7 @@ def double_precision():
     keras.backend.set_floatx("float64")
     yield
     keras.backend.set_floatx("float32")
+    reset_dtype_policy()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.tfkfac.keras_versions import reset_dtype_policy
 from tests.tfkfac.layer_cases import CASES, NAMES, Case
 from tfkfac.base_optimizer import variable_path
 from tfkfac.planning import Layout, Weight, discover
@@ -52,6 +53,7 @@ def double_precision():
     keras.backend.set_floatx("float64")
     yield
     keras.backend.set_floatx("float32")
+    reset_dtype_policy()
 
 
 def treatments(model, discovery) -> dict[str, str]:
