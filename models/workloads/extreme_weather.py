@@ -149,7 +149,7 @@ WORKLOADS = {
         "Kurth et al., SC18; MLPerf HPC (target IoU 0.82)",
         metric="IoU",
         higher_is_better=True,
-        chance=0.33,  # everything is background
+        chance=0.324,  # everything is background: 0.972 of it is right
         measure=_mean_overlap,
         loss=deepcam.segmentation_loss,
         sizes={
