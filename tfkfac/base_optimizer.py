@@ -334,7 +334,9 @@ class BaseKFAC:
             config.pop(own, None)
         config.update(dataclasses.asdict(self._engine.settings))
         for option, value in self.base_values.items():
-            config[option] = keras.saving.serialize_keras_object(value)
+            config[option] = (
+                keras.saving.serialize_keras_object(value) if callable(value) else value
+            )
         config["optimizer"] = keras.saving.serialize_keras_object(self.inner_optimizer)
         return config
 
@@ -346,10 +348,12 @@ class BaseKFAC:
         config = dict(config)
         for option in ("optimizer", "damping", "factor_interval", "eigen_interval"):
             if isinstance(config.get(option), dict):
-                config[option] = keras.saving.deserialize_keras_object(
-                    config[option], custom_objects=custom_objects
-                )
+                config[option] = cls._deserialize(option, config[option], custom_objects)
         return cls(**config)
+
+    @staticmethod
+    def _deserialize(option: str, config: dict[str, Any], custom_objects: dict | None) -> Any:
+        return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
 
     def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
         """Writes this optimizer's variables, the layer plans and the layers' state.

@@ -33,6 +33,14 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
         self.built = False
         self._known: list[tf.Variable] = []
 
+    def _create_iteration_variable(self) -> None:
+        # Not named as the inner optimizer's: HDF5 files of Keras 2 know variables by their names.
+        with tf.init_scope():
+            self._iterations = tf.Variable(
+                0, name="kfac_iteration", dtype=tf.int64, trainable=False
+            )
+        self._variables.append(self._iterations)
+
     def _check_inner_optimizer(self, optimizer: Any) -> None:
         if isinstance(optimizer, (KFAC, keras.mixed_precision.LossScaleOptimizer)):
             raise ValueError(
@@ -169,6 +177,16 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
         for name, variable in self.state_variables.items():
             if self._lookup_dependency(name) is None:
                 self._track_trackable(variable, name)
+
+    @staticmethod
+    def _deserialize(option: str, config: dict[str, Any], custom_objects: dict | None) -> Any:
+        try:
+            return BaseKFAC._deserialize(option, config, custom_objects)
+        except ValueError:
+            # Reading HDF5 files and SavedModels, Keras knows its own classes only here, and only
+            # most of them (no AdamW), while here it does not know all that `.keras` files hold.
+            kinds = keras.optimizers if option == "optimizer" else keras.optimizers.schedules
+            return kinds.deserialize(dict(config), custom_objects=custom_objects)
 
     def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         """Restores what `save_own_variables` wrote, see `BaseKFAC`."""

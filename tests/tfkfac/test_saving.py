@@ -151,6 +151,23 @@ def test_weights_loaded_after_training_bring_their_factors_back(tmp_path):
     np.testing.assert_array_equal(flat_weights(model), after_four)
 
 
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 writes no SavedModel to go on with")
+@pytest.mark.parametrize("name", ["model.h5", "saved_model"])
+def test_older_formats_keep_what_keras_2_keeps(name, tmp_path):
+    """Weights and settings; of the optimizer's state HDF5 holds the variables, without factors."""
+    model = compiled(sgd_eigen)
+    fit(model)
+    model.save(tmp_path / name)
+    loaded = keras.models.load_model(tmp_path / name)
+    assert isinstance(loaded.optimizer, KFAC)
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    np.testing.assert_array_equal(flat_weights(loaded), flat_weights(model))
+    assert int(loaded.optimizer.iterations) == (4 if name == "model.h5" else 0)
+    assert loaded.optimizer.state_variables == {}
+    fit(loaded)
+    assert loaded.optimizer.report().rows[0].factor_updates == 2
+
+
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer .sgd")
 def test_optimizers_not_yet_built_warn_as_keras_does(tmp_path):
     untrained = compiled(sgd_eigen)
