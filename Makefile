@@ -17,7 +17,7 @@ export KERAS_BACKEND := tensorflow
 
 help:
 	@echo "make demo       train with SGD, K-FAC, and K-FAC on two ranks, and compare; then translate"
-	@echo "make test       lint, format check, types, tests"
+	@echo "make test       lint, format check, types, tests; with Python 3.11 test-addons, too"
 	@echo "make test-addons   the optimizer's tests with TensorFlow 2.15 and tensorflow-addons"
 	@echo "make setup      only make or update .venv (demo and test do it by themselves)"
 	@echo "make horovod    build Horovod, again if it failed before"
@@ -45,6 +45,11 @@ lint: setup
 test: lint
 	@echo "== pytest"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@if $(BIN)/python -c "import sys; sys.exit(sys.version_info >= (3, 12))"; then \
+	    $(MAKE) --no-print-directory test-addons; \
+	else \
+	    echo "== TensorFlow 2.15 needs Python 3.11 or older: make test-addons left out"; \
+	fi
 
 setup-addons:
 	@$(SETUP) --addons
