@@ -183,8 +183,8 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
         try:
             return BaseKFAC._deserialize(option, config, custom_objects)
         except ValueError:
-            # Reading HDF5 files and SavedModels, Keras knows its own classes only here, and only
-            # most of them (no AdamW), while here it does not know all that `.keras` files hold.
+            # HDF5 files and SavedModels: there Keras finds its own classes through these functions
+            # only. They lack some of what `.keras` files may hold, AdamW for one.
             kinds = keras.optimizers if option == "optimizer" else keras.optimizers.schedules
             return kinds.deserialize(dict(config), custom_objects=custom_objects)
 
