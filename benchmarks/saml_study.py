@@ -9,7 +9,7 @@ sampling still reads the reference in its last update; the weight w of SAML. Max
 trains longer, for as much processor time as SAML took. The checkpoint of best validation BLEU of
 each training translates the test text with every beam.
 
-Each training is a call of `nmt-train` in a process of its own, one after the other. One that is
+Each training is a call of `nmt-train` in a process of its own, `--jobs` at a time. One that is
 complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
 again at any time; `--report-only` reports what is complete. Arguments that are not the study's own
 go to every training (`--dropout 0.3 --batch-tokens 1024`).
@@ -29,7 +29,8 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +180,12 @@ class Study:
         ]
         self._smoothing: float | None = None
 
-    def train(self, run: Run) -> Run:
-        """Trains, unless nothing but the report is wanted."""
+    def train(self, runs: Iterable[Run]) -> list[Run]:
+        """Trains, unless nothing but the report is wanted; those that are complete."""
+        runs = list(runs)
         if not self._options.report_only:
-            run.train(self._shared)
-        return run
+            at_a_time(self._options.jobs, [lambda run=run: run.train(self._shared) for run in runs])
+        return [run for run in runs if run.complete]
 
     def beginning(self, seed: int) -> Run:
         """What all trainings with a seed begin with."""
@@ -212,52 +214,80 @@ class Study:
         directory = self._options.runs / stage / folder
         return Run(directory, updates, seed, tuple(options), name, value)
 
-    def tuned(self, contestant: Contestant) -> float | None:
-        """The constant of best validation BLEU; None as long as there is none."""
+    def tune(self, contestants: Sequence[Contestant]) -> dict[str, float]:
+        """The constants of best validation BLEU, of those whose trainings are all complete."""
         seed, updates = self._options.seeds[0], self._options.tuning_updates
-        if self._options.pretraining:
-            self.train(self.beginning(seed))
-        runs = [
-            self.train(self.run(contestant, value, seed, updates, "tuning"))
-            for value in contestant.values
-        ]
-        done = [run for run in runs if run.complete]
-        if len(done) < len(runs):
-            return None
-        best = max(done, key=lambda run: run.best)
-        found = ", ".join(f"{run.value:g}: {run.best:.2f}" for run in done)
-        print(f"{contestant.name}: {contestant.constant} {best.value:g} (BLEU of {found})")
-        return best.value
+        runs = {
+            contestant.name: [
+                self.run(contestant, value, seed, updates, "tuning") for value in contestant.values
+            ]
+            for contestant in contestants
+        }
+        self.train(run for some in runs.values() for run in some)
+        tuned = {}
+        for contestant in contestants:
+            some = runs[contestant.name]
+            if not all(run.complete for run in some):
+                continue
+            best = max(some, key=lambda run: run.best)
+            found = ", ".join(f"{run.value:g}: {run.best:.2f}" for run in some)
+            print(f"{contestant.name}: {contestant.constant} {best.value:g} (BLEU of {found})")
+            assert best.value is not None
+            tuned[contestant.name] = best.value
+        return tuned
 
     def finals(self) -> list[Run]:
         """The trainings that are compared; those that are complete."""
         options = self._options
-        tuned = {}
-        for contestant in self.contestants:  # the baseline first
-            tuned[contestant.name] = self.tuned(contestant)
-            self._smoothing = tuned[BASELINE]
+        if options.pretraining:
+            self.train(self.beginning(seed) for seed in options.seeds)
+        baseline = CONTESTANTS[BASELINE]
+        tuned = self.tune([baseline])
+        self._smoothing = tuned.get(BASELINE)
+        if self._smoothing is None:
+            return []
+        tuned |= self.tune([item for item in self.contestants if item is not baseline])
         runs = []
         for seed in options.seeds:
             for contestant in self.contestants:
-                value = tuned[contestant.name]
                 few = contestant.name not in (BASELINE, "saml")
-                if value is None or (few and seed not in options.seeds[: options.fewer_seeds]):
+                if contestant.name not in tuned:
                     continue
-                if options.pretraining:
-                    self.train(self.beginning(seed))
-                runs.append(self.train(self.run(contestant, value, seed, options.updates, "final")))
-        done = [run for run in runs if run.complete]
+                if few and seed not in options.seeds[: options.fewer_seeds]:
+                    continue
+                value = tuned[contestant.name]
+                runs.append(self.run(contestant, value, seed, options.updates, "final"))
+        done = self.train(runs)
         ratio = cost_ratio(done)
         if ratio is not None:
-            contestant, value = CONTESTANTS[BASELINE], tuned[BASELINE]
-            assert value is not None
             # The ratio is rounded, so that the study finds its trainings again.
             updates = round(options.updates * ratio / 100) * 100 or options.updates
-            for seed in options.seeds:
-                run = self.run(contestant, value, seed, updates, "final", LONGER)
-                if self.train(run).complete:
-                    done.append(run)
+            done += self.train(
+                self.run(baseline, tuned[BASELINE], seed, updates, "final", LONGER)
+                for seed in options.seeds
+            )
         return done
+
+    def translate(self, runs: Sequence[Run]) -> None:
+        """Translates the test text with every beam."""
+        tasks = [
+            lambda run=run, beam=beam: run.translate(self.source, beam)
+            for run in runs
+            for beam in self._options.beams
+        ]
+        at_a_time(self._options.jobs, tasks)
+
+
+def at_a_time(jobs: int, tasks: Sequence[Callable[[], None]]) -> None:
+    """Does so many tasks at a time; those not begun are left out once one has failed."""
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(task) for task in tasks]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def cost_ratio(runs: Sequence[Run]) -> float | None:
@@ -405,6 +435,7 @@ def main() -> None:
         help='options of one objective, such as "saml=--noise-scale 0.5"; with others than before, '
         "give another --runs",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
     options, shared = parser.parse_known_args()
     if BASELINE not in options.objectives:
@@ -412,9 +443,7 @@ def main() -> None:
     study = Study(options, shared)
     runs = study.finals()
     if not options.report_only:
-        for run in runs:
-            for beam in options.beams:
-                run.translate(study.source, beam)
+        study.translate(runs)
     rows = results(runs, list(read_lines(study.reference)), options.beams)
     if not rows:
         raise SystemExit("saml_study: nothing is complete yet")
