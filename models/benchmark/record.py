@@ -2,8 +2,9 @@
 
 A trial is one training, from untouched data to its target or to the end of its epochs. `Plan` says
 what to do; `Record` is what came out. Both are JSON objects with the fields' names, for which
-docs/hpcai500.md is the schema. A record carries a digest of itself, so that a damaged one is noticed; one that was
-changed on purpose is found by `models.benchmark.verification`, which derives its numbers again.
+docs/hpcai500.md is the schema. A record carries a digest of itself, so that a damaged one is
+noticed; one that was changed on purpose is found by `models.benchmark.verification`, which derives
+its numbers again.
 """
 
 from __future__ import annotations
