@@ -39,6 +39,7 @@ class Size:
         epochs: that a training has by default.
         settings: of each optimizer, by name: arguments such as `learning_rate`. They are where to
             start from, no result of a search.
+        target: quality at which a benchmark's clock stops by default; None where none is set.
     """
 
     network: Callable[[], keras.Model]
@@ -46,6 +47,7 @@ class Size:
     batch_size: int
     epochs: int
     settings: Settings
+    target: float | None = None
 
 
 def _compiled(model: keras.Model, optimizer: Callable[[], Any], loss: Any, **options: Any) -> None:
