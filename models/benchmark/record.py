@@ -100,6 +100,7 @@ class Record:
         plan: what was asked for.
         status: one of STATUSES.
         error: why it failed; None otherwise.
+        note: what else a reader should know, such as that the training diverged; None otherwise.
         metric, higher_is_better: of the quality.
         history: evaluations in their order.
         time_to_quality: seconds until the target was first reached.
@@ -109,6 +110,7 @@ class Record:
         step_seconds: median of the steps after the warm-up.
         longest_step_seconds: of the same.
         warm_up_steps: left out of the three before.
+        timed_steps: that went into them.
         parameters: of the network that are trained.
         flops_per_sample: three forward passes, products only.
         optimizer_flops_per_step: of products beyond the network's own; no part of what follows.
@@ -119,7 +121,8 @@ class Record:
         energy_to_quality: joules until the target was reached.
         price_per_hour, currency: of the machines together, as stated by whoever ran it.
         cost_to_quality: in that currency.
-        peak_memory: bytes, the largest of all ranks.
+        peak_memory: bytes of a process, the largest of all ranks.
+        peak_gpu_memory: the same on a GPU; None without one.
         allreduce_share: of a step's time that is spent in exchange between ranks.
         configuration_hash: the plan's.
         data_hash: of the examples, where they are generated; else of names and sizes of files.
@@ -132,6 +135,7 @@ class Record:
     higher_is_better: bool
     history: tuple[Evaluation, ...] = ()
     error: str | None = None
+    note: str | None = None
     time_to_quality: float | None = None
     seconds: float | None = None
     started: str | None = None
@@ -139,6 +143,7 @@ class Record:
     step_seconds: float | None = None
     longest_step_seconds: float | None = None
     warm_up_steps: int = 0
+    timed_steps: int = 0
     parameters: int | None = None
     flops_per_sample: float | None = None
     optimizer_flops_per_step: float | None = None
@@ -152,6 +157,7 @@ class Record:
     currency: str | None = None
     cost_to_quality: float | None = None
     peak_memory: int | None = None
+    peak_gpu_memory: int | None = None
     allreduce_share: float | None = None
     configuration_hash: str = ""
     data_hash: str | None = None
