@@ -57,6 +57,8 @@ def _setting(value: Any) -> float | int | bool | str | None:
 
 
 def _settings(value: Any) -> dict[str, Any]:
+    if value == "none":
+        return {}
     if isinstance(value, str):
         value = dict(item.split("=", 1) for item in value.split(",") if item)
     if not isinstance(value, Mapping):

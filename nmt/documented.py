@@ -20,12 +20,20 @@ _ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
 def meanings(documented: type) -> dict[str, str]:
-    """What the "Args:" of a class's docstring say of each argument, on one line, without markup."""
+    """What the "Args:" of a class's docstring say of each argument, on one line, without markup.
+
+    None is null there, as in configurations and on command lines.
+    """
     text = inspect.getdoc(documented) or ""
     return {
-        name: re.sub(r"\s+", " ", meaning).replace('`"', "").replace('"`', "").replace("`", "")
+        name: _without_markup(re.sub(r"\s+", " ", meaning))
         for name, meaning in _ARGUMENT.findall(text)
     }
+
+
+def _without_markup(text: str) -> str:
+    text = text.replace('`"', "").replace('"`', "").replace("`", "")
+    return re.sub(r"\bNone\b", "null", text)
 
 
 def options_of(documented: type, leave_out: Collection[str] = ()) -> dict[str, dataclasses.Field]:
@@ -66,7 +74,7 @@ def _copy(known: dataclasses.Field) -> Any:
 def explanation(documented: type) -> str:
     """What the docstring of a class says before its arguments, without markup."""
     text = (inspect.getdoc(documented) or "").split("\nArgs:")[0]
-    return text.replace("`", "").strip()
+    return _without_markup(text).strip()
 
 
 def from_flags(documented: type, flags: Mapping[str, Any], **others: Any) -> Any:

@@ -53,7 +53,10 @@ def add_option(group: Any, option: dataclasses.Field) -> None:
     Its value stays text, so that file and command line are converted and checked alike.
     """
     kind = option.metadata["kind"]
-    default = "" if option.default is None else f" (default: {as_given(option.default)})"
+    value = option.default
+    if option.default_factory is not dataclasses.MISSING:
+        value = option.default_factory()
+    default = "" if value is None else f" (default: {as_given(value)})"
     extra: dict[str, Any] = {"metavar": kind.metavar}
     if kind is FLAG:
         extra = {"action": argparse.BooleanOptionalAction}

@@ -12,11 +12,16 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffix, renamed to `path` if the block succeeds.
 
+    Devices and pipes, such as /dev/null, are not replaced: for them it is `path` itself.
+
     Example:
 
     >>> with replacing(Path("notes.txt")) as temporary:  # doctest: +SKIP
     ...     temporary.write_text("done")
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     temporary = path.with_name(f".{os.getpid()}.{path.name}")  # see remove_leftovers
     try:
         yield temporary

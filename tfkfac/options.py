@@ -144,6 +144,8 @@ def as_given(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "none"
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={as_given(item)}" for name, item in value.items()) or "none"
     return "null" if value is None else str(value)
 
 

@@ -11,6 +11,7 @@ from nmt.config_files import RECORD, Values, find, from_flags, preset_names, rea
 from nmt.documented import meanings, options_of
 from nmt.models import ModelConfig
 from tfkfac.errors import InputError
+from tfkfac.options import as_given
 
 
 def write(path, content):
@@ -149,10 +150,12 @@ def test_names_are_unique_and_no_section_is_called_like_an_option():
 def test_every_option_is_documented_and_has_a_valid_default():
     for name, known in OPTIONS.items():
         assert len(known.metadata["help"]) > 5, name
-        if isinstance(known.default, (str, int, float)):
+        factory = known.default_factory
+        default = known.default if factory is dataclasses.MISSING else factory()
+        if default is not None:
             values = Values()
-            values.set(name, str(known.default), name)
-            assert values.values[name] == known.default
+            values.set(name, as_given(default), name)
+            assert values.values[name] == default
 
 
 def test_help_of_documented_classes():
@@ -162,14 +165,14 @@ def test_help_of_documented_classes():
         Args:
             first: what it is,
                 over `"two"` lines.
-            second: short.
+            second: short, or None.
 
         Raises:
             InputError: never.
         """
 
     assert meanings(Documented)["first"] == "what it is, over two lines."
-    assert meanings(Documented)["second"] == "short."
+    assert meanings(Documented)["second"] == "short, or null."
     assert options_of(ModelConfig)["heads"].default == 4
 
 

@@ -349,6 +349,7 @@ def test_help_shows_sections_and_defaults():
     for expected in ("subwords:", "(default: 0.1)", "tiny-rnn", "{unigram,bpe}"):
         assert expected in shown
     assert "==SUPPRESS==" not in shown
+    assert "KFAC's names (default: none)" in " ".join(shown.split())
 
 
 def test_a_configuration_to_start_from(capsys, tmp_path):
