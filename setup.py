@@ -54,6 +54,7 @@ setup(
     entry_points={
         "console_scripts": [
             "models-train = models.train:main",
+            "hpcai500 = models.hpcai500.command:main",
             "models-plot = models.plot:main",
             "tfkfac-plan = tfkfac.plan_command:main",
             "nmt-average = nmt.average:main",

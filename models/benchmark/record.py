@@ -70,6 +70,29 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conditions:
+    """How trials are run and reckoned, the same for all trials of a suite.
+
+    Attributes:
+        cache: folder for generated examples; None for the user's.
+        threads: of each process; None for the machine's cores divided by the ranks.
+        price_per_hour: of the machines together.
+        currency: of the price.
+        watts: of the machines together at full load, to estimate energy where no counter is; None
+            leaves it unavailable.
+        vflops_exponent, vflops_cap: see `metrics.vflops`; the cap None for none.
+    """
+
+    cache: str | None = None
+    threads: int | None = None
+    price_per_hour: float | None = None
+    currency: str = "USD"
+    watts: float | None = None
+    vflops_exponent: float = 5.0
+    vflops_cap: float | None = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One point of a training's history.
 
@@ -80,7 +103,7 @@ class Evaluation:
         quality: of the test examples, in the workload's metric; None where it is no number.
         training_loss: mean over the epoch; None where it is no number.
         training_quality: the same metric on training examples; None where it is not taken.
-        joules: since the clock's start; None where there is no counter.
+        joules: since the clock's start; None where there is neither a counter nor a stated power.
     """
 
     epoch: int
@@ -236,6 +259,24 @@ def read(path: Path) -> Any:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON, or cut short: {error}") from error
+
+
+def write_task(path: Path, plan: Plan, conditions: Conditions) -> None:
+    """The plan file that `models.benchmark.trial` takes."""
+    write(path, {"plan": dataclasses.asdict(plan), "conditions": dataclasses.asdict(conditions)})
+
+
+def read_task(path: Path) -> tuple[Plan, Conditions]:
+    """A plan and its conditions from a file.
+
+    Raises:
+        InputError: if it is none.
+    """
+    values = read(path)
+    try:
+        return Plan(**values["plan"]), Conditions(**values["conditions"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no plan of a trial: {error}") from error
 
 
 def _finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.data.dataset import Shard, derived_key, epochs_from, shuffled
+from models.data.generated import digest
 
 
 class ArrayDataset:
@@ -83,3 +85,20 @@ class ArrayDataset:
             lambda images, labels: (self._prepare(images), labels),
             num_parallel_calls=tf.data.AUTOTUNE,
         ).prefetch(tf.data.AUTOTUNE)
+
+    def training_share(self) -> ArrayDataset:
+        """The same with as many training examples in the test examples' place, the first ones."""
+        share = copy.copy(self)
+        share._test = images, labels = tuple(part[: self.test_examples] for part in self._train)
+        share.test_examples = len(labels)
+        return share
+
+    def digest(self) -> str:
+        """Of all examples."""
+        parts = zip(("train", "test"), (self._train, self._test), strict=True)
+        named = {
+            f"{part} {kind}": array.numpy()
+            for part, arrays in parts
+            for kind, array in zip(("images", "labels"), arrays, strict=True)
+        }
+        return digest(named).tobytes().hex()

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.data.dataset import Shard, derived_key, epochs_from, shuffled
+from models.data.generated import digest
 
 Targets = np.ndarray | Mapping[str, np.ndarray]
 Augmentation = Callable[[np.ndarray, Any, np.random.Generator], tuple[np.ndarray, Any]]
@@ -155,6 +156,31 @@ class ExampleDataset:
         return batches.map(lambda indices: _tensors(self._test_form, read, None, indices)).prefetch(
             1
         )
+
+    def training_share(self) -> ExampleDataset | None:
+        """The same with as many training examples in the test examples' place, the first ones.
+
+        None if training examples' targets differ in kind from what is tested.
+        """
+        forms = (self._train_form[1], self._test_form[1])
+        if any(isinstance(form, Mapping) for form in forms):
+            return None
+        if forms[0].shape != forms[1].shape:  # type: ignore[union-attr]
+            return None
+        numbers = range(min(len(self.test), len(self.train)))
+        return ExampleDataset(self.name, self.train, Subset(self.train, numbers))
+
+    def digest(self) -> str | None:
+        """Of all examples; None where they are not in memory."""
+        named: dict[str, np.ndarray] = {}
+        for part, examples in (("train", self.train), ("test", self.test)):
+            if not isinstance(examples, InMemory):
+                return None
+            named[f"{part} inputs"] = examples.inputs
+            targets = examples.targets
+            several = targets if isinstance(targets, Mapping) else {"targets": targets}
+            named |= {f"{part} {name}": array for name, array in several.items()}
+        return digest(named).tobytes().hex()
 
 
 def _tensors(

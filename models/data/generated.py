@@ -62,7 +62,7 @@ def cached(
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         with replacing(path) as temporary:
-            np.savez(temporary, **{DIGEST: _digest(arrays)}, **arrays)  # type: ignore[arg-type]
+            np.savez(temporary, **{DIGEST: digest(arrays)}, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         print(f"{path}: cannot be written ({error}); going on without it", file=sys.stderr)
     return arrays
@@ -73,7 +73,7 @@ def _hash(made_from: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """32 bytes that depend on names, types, shapes and values."""
     hashed = hashlib.blake2b(digest_size=32)
     for name in sorted(arrays):
@@ -87,7 +87,7 @@ def _read(path: Path) -> Arrays:
     """Raises ValueError, or what NumPy does, unless the file is as it was written."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    digest = arrays.pop(DIGEST)
-    if not np.array_equal(digest, _digest(arrays)):
+    stored = arrays.pop(DIGEST)
+    if not np.array_equal(stored, digest(arrays)):
         raise ValueError("its digest is another")
     return arrays

@@ -110,12 +110,18 @@ class Workload:
         self, model: keras.Model, data: Any, batch_size: int, shard: Shard | None = None
     ) -> float:
         """How good a network is on the test examples, or on this rank's share of them."""
+        return self.measure(*self.predictions(model, data, batch_size, shard))
+
+    def predictions(
+        self, model: keras.Model, data: Any, batch_size: int, shard: Shard | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and outputs of the test examples, or of this rank's share of them."""
         targets, outputs = [], []
         run = self._runner(model)
         for inputs, truth in data.evaluation(batch_size, shard):
             targets.append(np.asarray(truth))
             outputs.append(np.asarray(run(inputs)))
-        return self.measure(np.concatenate(targets), np.concatenate(outputs))
+        return np.concatenate(targets), np.concatenate(outputs)
 
     def _runner(self, model: keras.Model) -> Callable[[Any], Any]:
         """The network's outputs as a graph, traced once for all evaluations."""
