@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from models.benchmark import record
-from models.benchmark.record import FORMAT, Record
+from models.benchmark.fields import mistyped
+from models.benchmark.record import FORMAT, Plan, Record
 from tfkfac.errors import InputError
 
 FILE = "results.json"
@@ -105,7 +106,7 @@ def from_json(values: Any, where: str) -> Results:
         where: the file, for messages.
 
     Raises:
-        InputError: if these are no results, something is missing or damaged, or the format is newer.
+        InputError: if these are no results, or damaged ones, or the format is newer.
     """
     names = {"format", "suite", "records", "micro", "digest"}
     if not isinstance(values, dict) or names - set(values):
@@ -127,7 +128,32 @@ def from_json(values: Any, where: str) -> Results:
         record.from_json(entry, f"{where}: record {number}")
         for number, entry in enumerate(values["records"], start=1)
     )
-    return Results(values["suite"], records, micro)
+    results = Results(values["suite"], records, micro)
+    planned(results.suite, where)
+    for entry in (*records, *micro):
+        for problem in mistyped(entry):
+            name = entry.plan.name if isinstance(entry, Record) else entry.name
+            raise InputError(f"{where}: {name}: {problem}")
+    for entry in micro:
+        if not entry.seconds or min(entry.seconds) <= 0:
+            raise InputError(f"{where}: {entry.name}: seconds must be above 0")
+    return results
+
+
+def planned(suite: Mapping[str, Any], where: str) -> list[Plan]:
+    """The plans of a suite.
+
+    Raises:
+        InputError: if they are none.
+    """
+    try:
+        plans = [Plan(**values) for values in suite["plans"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: no complete plans: {error}") from error
+    for plan in plans:
+        for problem in mistyped(plan):
+            raise InputError(f"{where}: plan of {plan.workload}: {problem}")
+    return plans
 
 
 def save(path: Path, results: Results) -> None:
