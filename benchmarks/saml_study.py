@@ -6,8 +6,9 @@ All begin with the same training by maximum likelihood, one for each seed. What 
 number of updates for every objective, whose one constant was chosen on the validation text, each
 out of as many values: label smoothing of maximum likelihood; the probability with which scheduled
 sampling still reads the reference in its last update; the weight w of SAML. Maximum likelihood also
-trains longer, for as much processor time as SAML took. The checkpoint of best validation BLEU of
-each training translates the test text with every beam.
+trains longer, for as much processor time as SAML took. Variants of SAML (`--variant`) train with
+the first seed. The checkpoint of best validation BLEU of each training translates the test text
+with every beam.
 
 Each training is a call of `nmt-train` in a process of its own, `--jobs` at a time. One that is
 complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
@@ -166,7 +167,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace, shared: Sequence[str]) -> None:
         self._options = options
-        self._extra = dict(item.split("=", 1) for item in options.extra)
+        self._extra = named(options.extra)
         sides = options.languages
         self.source, self.reference = (text_file(options.test, side) for side in sides)
         self._shared = ["--config", options.config, *shared]
@@ -200,17 +201,18 @@ class Study:
         updates: int,
         stage: str,
         name: str = "",
+        extra: str = "",
     ) -> Run:
         """A training of a contestant."""
         options = [*contestant.options(value, updates), "--average", "0"]
         if contestant.name != BASELINE and self._smoothing is not None:
             options += ["--label-smoothing", f"{self._smoothing:g}"]
-        options += shlex.split(self._extra.get(contestant.name, ""))
+        options += shlex.split(self._extra.get(contestant.name, "")) + shlex.split(extra)
         if self._options.pretraining:
             options += ["--init-from", str(self.beginning(seed).directory)]
         name = name or contestant.name
         # What differs has a directory of its own, so that nothing old is taken for it.
-        folder = f"{name.replace(', ', '-')}-{value:g}-{updates}-seed{seed}"
+        folder = f"{name.replace(', ', '-').replace(' ', '-')}-{value:g}-{updates}-seed{seed}"
         directory = self._options.runs / stage / folder
         return Run(directory, updates, seed, tuple(options), name, value)
 
@@ -257,6 +259,19 @@ class Study:
                     continue
                 value = tuned[contestant.name]
                 runs.append(self.run(contestant, value, seed, options.updates, "final"))
+        if "saml" in tuned:
+            runs += [
+                self.run(
+                    CONTESTANTS["saml"],
+                    tuned["saml"],
+                    options.seeds[0],
+                    options.updates,
+                    "variants",
+                    f"saml, {name}",
+                    variant,
+                )
+                for name, variant in named(options.variant).items()
+            ]
         done = self.train(runs)
         ratio = cost_ratio(done)
         if ratio is not None:
@@ -301,6 +316,11 @@ def cost_ratio(runs: Sequence[Run]) -> float | None:
             if names == ("saml", BASELINE) and run.seed == other.seed:
                 return run.seconds / other.seconds
     return None
+
+
+def named(items: Sequence[str]) -> dict[str, str]:
+    """NAME=TEXT by name."""
+    return dict(item.split("=", 1) for item in items)
 
 
 def text_file(prefix: str, language: str) -> Path:
@@ -384,6 +404,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name in dict.fromkeys(row["objective"] for row in rows):
+        if name.startswith("saml, "):  # a variant
+            continue
         own = [row for row in rows if row["objective"] == name]
         beams = sorted({row["beam"] for row in own})
         means = [statistics.mean(r["bleu"] for r in own if r["beam"] == beam) for beam in beams]
@@ -434,6 +456,13 @@ def main() -> None:
         metavar="OBJECTIVE=OPTIONS",
         help='options of one objective, such as "saml=--noise-scale 0.5"; with others than before, '
         "give another --runs",
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME=OPTIONS",
+        help='a variant of saml, such as "no noise=--noise-scale 0", with the first seed',
     )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
