@@ -175,6 +175,8 @@ def load(path: Path) -> Results:
     Raises:
         InputError: if there are none, or they are damaged.
     """
+    if path.is_dir() and not file(path).exists():
+        raise InputError(f"{path}: no {FILE} in it; `hpcai500 run --out` makes one")
     return from_json(record.read(file(path)), str(file(path)))
 
 
