@@ -68,7 +68,7 @@ def _matrix_product(operation: Any) -> float:
     names = ("transpose_a", "adj_x")
     transposed = any(operation.get_attr(n) for n in names if n in operation.node_def.attr)
     shape = operation.inputs[0].shape
-    inner = shape[-2] if transposed else shape[-1]
+    inner = _elements(shape[-2:-1] if transposed else shape[-1:], operation.name)
     return 2.0 * _elements(operation.outputs[0].shape, operation.name) * inner
 
 

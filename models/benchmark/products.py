@@ -34,11 +34,11 @@ def of_network(model: keras.Model, inputs: Any, targets: Any) -> float:
 
 def of_optimizer(
     model: keras.Model, plain: Callable[[], keras.Model], inputs: Any, targets: Any
-) -> float:
+) -> float | None:
     """FLOPs of an optimizer's products in a step, beyond the network's own: a mean over steps.
 
     SGD and AdamW have none. K-FAC's factors and decompositions are divided by their intervals; a
-    decomposition counts nominally, 9 n³.
+    decomposition counts nominally, 9 n³. None where the graph leaves a product's shape open.
 
     Args:
         model: compiled and trained for a step at least.
@@ -48,7 +48,10 @@ def of_optimizer(
     optimizers = [model.optimizer, getattr(model, "discriminator_optimizer", None)]
     kfacs = [find_kfac(optimizer) for optimizer in optimizers if optimizer is not None]
     if any(kfac is not None for kfac in kfacs):
-        in_graph = step_flops(model, inputs, targets) - step_flops(plain(), inputs, targets)
+        try:
+            in_graph = step_flops(model, inputs, targets) - step_flops(plain(), inputs, targets)
+        except ValueError:  # an open shape
+            return None
         return _of_kfac([kfac for kfac in kfacs if kfac is not None], in_graph)
     return sum(map(_of_muon, (o for o in optimizers if isinstance(o, keras.optimizers.Muon))))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 from rich.console import Console
 from rich.status import Status
@@ -18,8 +17,7 @@ class Progress:
         self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._total = self._done = 0
-        self._name = ""
-        self._started = 0.0
+        self._title = ""
 
     def begin(self, total: int, done: int) -> None:
         """So many trials, of which so many were done before."""
@@ -29,7 +27,14 @@ class Progress:
 
     def start(self, name: str) -> None:
         """A trial begins."""
-        self._name, self._started = name, time.monotonic()
+        self._begin(f"{self._done + 1}/{self._total} {name}")
+
+    def start_other(self, title: str) -> None:
+        """Something begins that is no trial."""
+        self._begin(title)
+
+    def _begin(self, title: str) -> None:
+        self._title = title
         if self._console.is_terminal:
             self._status = self._console.status(self._title)
             self._status.start()
@@ -43,22 +48,17 @@ class Progress:
         else:
             self._print(f"  {text}")
 
-    def end(self, name: str, result: Record) -> None:
+    def end(self, result: Record) -> None:
         """It ended with a record."""
-        title = self._title
         self._done += 1
         self.close()
-        self._print(f"{title}  {summary(result)}")
+        self._print(f"{self._title}  {summary(result)}")
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
         if self._status is not None:
             self._status.stop()
             self._status = None
-
-    @property
-    def _title(self) -> str:
-        return f"{self._done + 1}/{self._total} {self._name}"
 
     def _print(self, text: str) -> None:
         self._console.print(_plain(text))

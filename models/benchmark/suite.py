@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from models.benchmark import record, system
+from models.benchmark import record, results, system
 from models.benchmark.progress import Progress
 from models.benchmark.record import FAILED, Conditions, Plan, Record
 from tfkfac.errors import InputError, TrainingError
@@ -71,7 +71,7 @@ class Directory:
             before = record.read(self.suite)
             try:
                 planned = {Plan(**values).name: values for values in before["plans"]}
-                _require_equal(before["options"], options, str(self.suite), "this suite")
+                require_equal(before["options"], options, str(self.suite), "this suite")
             except (KeyError, TypeError) as error:
                 raise InputError(f"{self.suite}: no suite: {error}") from error
         elif any(file.name != LOCK for file in self.path.iterdir()):
@@ -79,9 +79,9 @@ class Directory:
         for plan in plans:
             values = _as_json(plan)
             if plan.name in planned:
-                _require_equal(planned[plan.name], values, str(self.suite), plan.name)
+                require_equal(planned[plan.name], values, str(self.suite), plan.name)
             planned[plan.name] = values
-        with _saving(self.path):
+        with saving(self.path):
             self.trials.mkdir(exist_ok=True)
             content = {"format": FORMAT, "plans": list(planned.values()), "options": options}
             record.write(self.suite, content)
@@ -94,12 +94,83 @@ class Directory:
             TrainingError: if it cannot be written.
         """
         suite = record.read(self.suite)
-        files = [self.record(Plan(**values).name) for values in suite["plans"]]
-        records = [record.read(file) for file in files if file.exists()]
-        micro = record.read(self.micro)["micro"] if self.micro.exists() else []
-        content = {"format": FORMAT, "suite": suite, "records": records, "micro": micro}
-        with _saving(self.results):
-            record.write(self.results, {**content, "digest": record.digest(content)})
+        files = [self.record(plan.name) for plan in results.planned(suite, str(self.suite))]
+        records = [record.from_json(record.read(f), str(f)) for f in files if f.exists()]
+        micro = read_micro(self.micro) if self.micro.exists() else ()
+        with saving(self.results):
+            results.save(self.path, results.Results(suite, tuple(records), micro))
+
+
+def read_micro(path: Path) -> tuple[results.Micro, ...]:
+    """Micro benchmarks from a file.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    values = record.read(path)
+    try:
+        content = {name: values[name] for name in ("format", "micro")}
+        if record.digest(content) != values["digest"]:
+            raise InputError(f"{path}: its digest is not that of its contents: it was changed")
+        entries = ({**entry, "seconds": tuple(entry["seconds"])} for entry in values["micro"])
+        return tuple(results.Micro(**entry) for entry in entries)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no micro benchmarks: {error}") from error
+
+
+def write_micro(path: Path, found: Sequence[results.Micro]) -> None:
+    """Writes micro benchmarks, with a digest."""
+    content = {"format": FORMAT, "micro": [dataclasses.asdict(entry) for entry in found]}
+    record.write(path, {**content, "digest": record.digest(content)})
+
+
+def measure_micro(
+    directory: Directory,
+    ranks: Sequence[int],
+    task: Mapping[str, Any],
+    conditions: Conditions,
+    progress: Progress,
+) -> None:
+    """Measures micro benchmarks on these numbers of ranks, and keeps them in the directory."""
+    found: list[results.Micro] = []
+    for number in sorted({1, *ranks}):
+        progress.start_other(f"micro benchmarks on {number} ranks")
+        found += run_micro(directory.path, number, task, conditions, progress)
+        progress.close()
+    with saving(directory.micro):
+        write_micro(directory.micro, found)
+
+
+def run_micro(
+    folder: Path, ranks: int, task: Mapping[str, Any], conditions: Conditions, progress: Progress
+) -> tuple[results.Micro, ...]:
+    """Measures micro benchmarks in a process of their own, or in one for each rank.
+
+    Args:
+        folder: for the processes' files, which are removed again.
+        ranks: processes.
+        task: the fields of `micro_suite.Task`.
+        conditions: as for trials.
+        progress: shows what is measured.
+
+    Raises:
+        TrainingError: if the process fails.
+    """
+    target, log, file = (folder / f"micro-r{ranks}{end}" for end in (".json", ".log", ".plan"))
+    values = {"task": {**task, "ranks": ranks}, "conditions": dataclasses.asdict(conditions)}
+    try:
+        with saving(folder):
+            record.write(file, values)
+        with saving(log), log.open("w", encoding="utf-8") as output:
+            code = _launch(_command("micro_suite", ranks, file, target), output, progress.line)
+        if code:
+            words = last_words(log.read_text(encoding="utf-8", errors="replace"), code)
+            raise TrainingError(f"micro benchmarks on {ranks} ranks failed: {words}; see {log}")
+        log.unlink()
+        return read_micro(target)
+    finally:
+        for path in (target, file):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -111,7 +182,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path}: not a directory")
-    with _saving(path):
+    with saving(path):
         path.mkdir(parents=True, exist_ok=True)
         file = (path / LOCK).open("w")
     with file:
@@ -122,9 +193,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def check_launcher(plans: Sequence[Plan]) -> None:
-    """Raises InputError if plans need several ranks and there is no Horovod to start them."""
-    if any(plan.ranks > 1 for plan in plans) and importlib.util.find_spec("horovod") is None:
+def check_launcher(ranks: Sequence[int]) -> None:
+    """Raises InputError if several ranks are needed and there is no Horovod to start them."""
+    if max(ranks) > 1 and importlib.util.find_spec("horovod") is None:
         raise InputError("--ranks: several ranks need Horovod; `make horovod` builds it")
 
 
@@ -165,45 +236,45 @@ def run_trials(
         progress.start(name)
         records[name] = result = _run(folder, name, plan, conditions, progress)
         after_each()
-        progress.end(name, result)
-    return records
+        progress.end(result)
+    return {name: records[name] for name in trials}
 
 
 def _known(path: Path, plan: Plan) -> Record | None:
     if not path.exists():
         return None
     found = record.from_json(record.read(path), str(path))
-    _require_equal(_as_json(found.plan), _as_json(plan), str(path), plan.name)
+    require_equal(_as_json(found.plan), _as_json(plan), str(path), plan.name)
     return found
 
 
 def _run(folder: Path, name: str, plan: Plan, conditions: Conditions, progress: Progress) -> Record:
     """Runs a trial in a process of its own, and sees to its record."""
     target, log, task = (folder / f"{name}{end}" for end in (".json", ".log", ".plan"))
-    with _saving(target):
+    with saving(target):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
         target.unlink(missing_ok=True)
         record.write_task(task, plan, conditions)
     try:
-        with _saving(log), log.open("w", encoding="utf-8") as output:
-            code = _launch(_command(plan, task, target), output, progress.line)
+        with saving(log), log.open("w", encoding="utf-8") as output:
+            code = _launch(_command("trial", plan.ranks, task, target), output, progress.line)
         if code == 0 and target.exists():
             return record.from_json(record.read(target), str(target))
         failed = _failure(plan, code, log)
-        with _saving(target):
+        with saving(target):
             record.write(target, record.to_json(failed))
         return failed
     finally:
         task.unlink(missing_ok=True)
 
 
-def _command(plan: Plan, task: Path, target: Path) -> list[str]:
-    trial = [sys.executable, "-m", "models.benchmark.trial", str(task), str(target)]
-    if plan.ranks == 1:
-        return trial
+def _command(module: str, ranks: int, task: Path, target: Path) -> list[str]:
+    worker = [sys.executable, "-m", f"models.benchmark.{module}", str(task), str(target)]
+    if ranks == 1:
+        return worker
     launcher = Path(sys.executable).with_name("horovodrun")
-    return [str(launcher), "-np", str(plan.ranks), "--gloo", *trial]
+    return [str(launcher), "-np", str(ranks), "--gloo", *worker]
 
 
 def _launch(command: Sequence[str], log: IO[str], show: Callable[[str], None]) -> int:
@@ -297,7 +368,8 @@ def last_words(text: str, code: int) -> str:
     return said[-1][:500] if said else f"exit code {code}, without a word"
 
 
-def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any], file: str, of: str) -> None:
+def require_equal(before: Mapping[str, Any], now: Mapping[str, Any], file: str, of: str) -> None:
+    """Raises InputError, naming what differs between what a file has of something and now."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise InputError(
@@ -311,7 +383,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _saving(path: Path) -> Iterator[None]:
+def saving(path: Path) -> Iterator[None]:
     """Turns what a full or read-only disk leads to into an error of one line."""
     try:
         yield

@@ -62,6 +62,15 @@ def processor(path: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
+def gpus() -> tuple[str, ...]:
+    """Names of the GPUs that this process's TensorFlow uses."""
+    import tensorflow as tf
+
+    devices = tf.config.get_visible_devices("GPU")
+    details = (tf.config.experimental.get_device_details(device) for device in devices)
+    return tuple(detail.get("device_name", "unknown") for detail in details)
+
+
 def memory() -> int | None:
     """Bytes of main memory; None where the system does not say."""
     try:

@@ -15,7 +15,6 @@ import dataclasses
 import datetime
 import gc
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import keras
 import tensorflow as tf
 
 from models import workloads
-from models.benchmark import exchange, metrics, optimizers, power, products, record, system
+from models.benchmark import exchange, metrics, optimizers, power, products, record, system, threads
 from models.benchmark.mllog import Log
 from models.benchmark.observation import Observer, Speed, speed
 from models.benchmark.record import Conditions, Evaluation, Plan, Record
@@ -198,7 +197,7 @@ def _record(
         allreduce_share=_exchange_share(model, measured, plan.batch_size, ranks),
         configuration_hash=plan.configuration_hash,
         data_hash=data_hash(data, plan.data),
-        system=system.describe(_gpus(), _threads(conditions, ranks)),
+        system=system.describe(system.gpus(), threads.count(conditions, ranks)),
     )
 
 
@@ -288,18 +287,6 @@ def _gpu_memory() -> int | None:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
-def _gpus() -> tuple[str, ...]:
-    devices = tf.config.get_visible_devices("GPU")
-    details = (tf.config.experimental.get_device_details(device) for device in devices)
-    return tuple(detail.get("device_name", "unknown") for detail in details)
-
-
-def _threads(conditions: Conditions, ranks: Ranks) -> int:
-    """Of a process: as asked for, or its part of the cores that it may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return conditions.threads or max(1, (cores or 1) // ranks.size)
-
-
 def _log_plan(log: Log, plan: Plan) -> None:
     log.point("submission_benchmark", plan.workload, size=plan.size)
     log.point("seed", plan.seed)
@@ -322,9 +309,7 @@ def _main(arguments: Sequence[str]) -> None:
     ranks = processes.start(horovod=False)
     if ranks.size != plan.ranks:
         raise InputError(f"{plan_file}: is for {plan.ranks} ranks, and {ranks.size} run")
-    threads = _threads(conditions, ranks)
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    threads.use(conditions, ranks)
     path = target.with_suffix(".mllog") if ranks.is_first else None
 
     def say(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.benchmark.progress import Progress
 from models.benchmark.record import FAILED
-from models.benchmark.suite import Directory, check_launcher, locked, run_trials
+from models.benchmark.suite import Directory, check_launcher, locked, measure_micro, run_trials
 from models.hpcai500 import arguments
 from tfkfac.command_line import quiet_tensorflow
 from tfkfac.errors import unknown
@@ -58,9 +58,17 @@ def add(subparsers: Any) -> None:
         metavar="{strong,weak}",
         help="strong: ranks share the batch; weak: each has a whole one (default: strong)",
     )
+    group.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="of optimizers, as `hpcai500 tune` writes them (default: untuned ones)",
+    )
     arguments.add_conditions(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--out", default=OUT, metavar="DIR", help=f"(default: {OUT})")
+    group.add_argument(
+        "--micro", action="store_true", help="measure micro benchmarks before the trials, too"
+    )
     group.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     parser.set_defaults(run=run)
 
@@ -77,22 +85,38 @@ def run(options: argparse.Namespace) -> bool:
     seed = arguments.seed(options.seed)
     with quiet_tensorflow():
         from models import workloads
+        from models.benchmark import tuning
+    choice = arguments.choice(options, workloads.names())
+    tuned = None if options.settings is None else tuning.read(Path(options.settings))
+    if tuned is not None:
+        tuned.check(choice["size"], range(seed, seed + repetitions))
     planned = plans.make(
         plans.Request(
-            **arguments.choice(options, workloads.names()),
+            **choice,
             ranks=ranks,
             scaling=options.scaling,
             repetitions=repetitions,
             seed=seed,
+            settings={} if tuned is None else tuned.settings,
         )
     )
-    check_launcher(planned)
+    check_launcher(ranks)
     directory, progress = Directory(Path(options.out)), Progress()
-    for name in sorted({plan.workload for plan in planned if plan.target is None}):
+    for name in dict.fromkeys(plan.workload for plan in planned if plan.target is None):
         print(f"{name}: has no target, its speed alone is measured", file=sys.stderr)
+    for plan in planned if tuned is not None else ():
+        if plan.repetition == 1 and plan.optimizer not in tuned.settings.get(plan.workload, {}):
+            print(
+                f"{plan.workload}: {options.settings} has no settings of {plan.optimizer}; it is "
+                "not tuned",
+                file=sys.stderr,
+            )
     with locked(directory.path):
         directory.open(planned, conditions)
         try:
+            if options.micro and not directory.micro.exists():
+                measure_micro(directory, ranks, {"size": options.size}, conditions, progress)
+                directory.write_results()
             records = run_trials(
                 directory.trials,
                 {plan.name: plan for plan in planned},

@@ -1,0 +1,84 @@
+"""`hpcai500 tune`: settings of optimizers, with an equal budget for each."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from models.benchmark import record
+from models.benchmark.progress import Progress
+from models.benchmark.record import FAILED, Plan, Record
+from models.benchmark.suite import locked, require_equal, run_trials, saving
+from models.hpcai500 import arguments
+from tfkfac.command_line import quiet_tensorflow
+from tfkfac.options import COUNT
+
+OUT = "runs/hpcai500-tuning"
+
+
+def add(subparsers: Any) -> None:
+    """Adds the subcommand."""
+    parser = subparsers.add_parser(
+        "tune",
+        help="find settings of optimizers, with an equal budget for each",
+        description="Train each optimizer with as many candidate settings, on a seed that no "
+        "measured trial has, and write the best to DIR/settings.yaml for `hpcai500 run "
+        "--settings`. Goes on where it was interrupted.",
+    )
+    arguments.add_choice(parser)
+    group = parser.add_argument_group("budget")
+    group.add_argument(
+        "--candidates", default="5", metavar="N", help="of each optimizer (default: 5)"
+    )
+    group.add_argument("--seed", default="1000", metavar="N", help="of all (default: 1000)")
+    arguments.add_conditions(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", default=OUT, metavar="DIR", help=f"(default: {OUT})")
+    group.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Tunes; returns whether a trial failed."""
+    conditions = arguments.conditions(options)
+    count = arguments.value(COUNT, options.candidates, "--candidates")
+    seed = arguments.seed(options.seed)
+    with quiet_tensorflow():
+        from models import workloads
+        from models.benchmark import plans, tuning
+    choice = arguments.choice(options, workloads.names())
+    trials: dict[str, Plan] = {}
+    for plan in plans.make(plans.Request(**choice, seed=seed)):
+        tried = tuning.candidates(plan.optimizer, plan.settings, count)
+        for number, settings in enumerate(tried, start=1):
+            candidate = dataclasses.replace(plan, settings=settings)
+            trials[tuning.name(plan, number, count)] = candidate
+    out, progress = Path(options.out), Progress()
+    file, about = out / "tuning.json", {"conditions": dataclasses.asdict(conditions)}
+    with locked(out):
+        if file.exists():
+            require_equal(
+                record.read(file)["conditions"], about["conditions"], str(file), "this tuning"
+            )
+        with saving(file):
+            record.write(file, about)
+        try:
+            records = run_trials(out / "trials", trials, conditions, progress, options.retry_failed)
+        except KeyboardInterrupt:
+            progress.close()
+            print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+            raise
+        finally:
+            progress.close()
+        found: dict[str, dict[str, list[Record]]] = {}
+        for result in records.values():
+            own = found.setdefault(result.plan.workload, {})
+            own.setdefault(result.plan.optimizer, []).append(result)
+        settings = out / "settings.yaml"
+        with saving(settings):
+            tuning.write(settings, choice["size"], seed, found)
+    print(f"{len(records)} trials; settings in {settings}", file=sys.stderr)
+    return any(result.status == FAILED for result in records.values())
