@@ -82,7 +82,7 @@ def trial(
         "AUC" if higher else "MAE",
         higher,
         history,
-        seconds=pace * len(history) + 0.01,
+        seconds=pace * len(history),
         started=(START + datetime.timedelta(seconds=start)).isoformat(),
         samples_per_second=rate,
         step_seconds=pace / 4,
@@ -179,6 +179,8 @@ def micro() -> Micro:
         32,
         peak_flops=2e11,
         bandwidth=1e10,
+        price_per_hour=1.5,
+        currency="USD",
         system=SYSTEM,
     )
 
