@@ -24,7 +24,8 @@ def mistyped(instance: Any) -> Iterator[str]:
     >>> list(mistyped(Point("1")))
     ["x is '1', not float | None"]
     """
-    hints = _hints(type(instance))
+    kind: Any = type(instance)
+    hints = _hints(kind)
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
@@ -54,7 +55,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 # Contestants that are known keep their colours from one report to the next.
 _KNOWN = ("sgd", "adamw", "muon", "kfac")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "hpcai500",  # of identifiers, which would be random
     "font.size": 10,
     "axes.spines.top": False,

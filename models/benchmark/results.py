@@ -130,9 +130,9 @@ def from_json(values: Any, where: str) -> Results:
     )
     results = Results(values["suite"], records, micro)
     planned(results.suite, where)
-    for entry in (*records, *micro):
+    named = [(entry.plan.name, entry) for entry in records]
+    for name, entry in (*named, *((entry.name, entry) for entry in micro)):
         for problem in mistyped(entry):
-            name = entry.plan.name if isinstance(entry, Record) else entry.name
             raise InputError(f"{where}: {name}: {problem}")
     for entry in micro:
         if not entry.seconds or min(entry.seconds) <= 0:

@@ -107,11 +107,12 @@ def number(value: float | None, digits: int = 4) -> str:
         return NONE
     if math.isinf(value):
         return INFINITE if value > 0 else f"-{INFINITE}"
-    if value == 0 or abs(value) >= 10 ** (digits - 1):
+    rounded = abs(float(f"{value:.{digits}g}"))
+    if rounded == 0 or rounded >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    if abs(value) < 1e-4:
+    if rounded < 1e-4:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
+    return f"{value:.{digits - 1 - math.floor(math.log10(rounded))}f}"
 
 
 def plain(value: float | None) -> str:

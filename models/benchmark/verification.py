@@ -493,6 +493,14 @@ def _around(path: Path, values: Mapping[str, Any]) -> Iterator[str]:
             yield "suite.json is not the suite of results.json"
     except InputError as error:
         yield str(error)
+    micro = path / "micro.json"
+    try:
+        if values["micro"] and record.read(micro).get("micro") != values["micro"]:
+            yield "micro.json is not the micro benchmarks of results.json"
+    except (InputError, AttributeError) as error:
+        yield str(error)
+    if not isinstance(values["records"], list):
+        return
     for place, entry in enumerate(values["records"], start=1):
         made, _ = _record(entry, f"record {place}")
         if made is None:

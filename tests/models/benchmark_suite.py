@@ -23,6 +23,7 @@ OPTIONS: dict[str, Any] = {
     "vflops_exponent": 5.0,
     "vflops_cap": 1.0,
 }
+TARGETS = {"hep": "the workload's own", "cosmoflow": "set by --target"}
 SYSTEM: dict[str, Any] = {
     "host": "node1",
     "processor": "Processor X",
@@ -136,7 +137,7 @@ def results_of(records: Sequence[Record], micro: Sequence[Micro] = ()) -> Result
     """A complete suite of these records."""
     plans = [dataclasses.asdict(entry.plan) for entry in records]
     return Results(
-        {"format": record.FORMAT, "plans": plans, "options": OPTIONS},
+        {"format": record.FORMAT, "plans": plans, "options": OPTIONS, "targets": TARGETS},
         tuple(records),
         tuple(micro),
     )
@@ -195,6 +196,8 @@ def write(directory: Path, made: Results) -> Path:
         if entry.status != record.FAILED:
             events = "\n".join(map(_line, events_of(entry)))
             stem.with_name(f"{stem.name}.mllog").write_text(f"{events}\n", encoding="utf-8")
+    entries = [dataclasses.asdict(entry) for entry in made.micro]
+    record.write(directory / "micro.json", {"format": record.FORMAT, "micro": entries})
     results.save(directory, made)
     return directory
 
