@@ -37,7 +37,7 @@ FORMAT = 1
 LOCK = ".lock"
 STOP_SECONDS = 10.0  # that a process has to end after it was asked to
 _PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
-_RANK_PREFIX = re.compile(r"^\[\d+,\d+\]<std(?:out|err)>:")
+_RANK_PREFIX = re.compile(r"^\[[\d,]+\]<std(?:out|err)>:")  # of horovodrun
 
 
 class Directory:
@@ -58,8 +58,15 @@ class Directory:
         """The record of a trial."""
         return self.trials / f"{name}.json"
 
-    def open(self, plans: Sequence[Plan], conditions: Conditions) -> None:
+    def open(
+        self, plans: Sequence[Plan], conditions: Conditions, targets: Mapping[str, str]
+    ) -> None:
         """Writes down what is planned, or adds to what is planned already: `suite.json`.
+
+        Args:
+            plans: of all trials.
+            conditions: the same for all.
+            targets: by workload, who set it, in words.
 
         Raises:
             InputError: if it holds another plan of the same name, or other conditions.
@@ -69,6 +76,7 @@ class Directory:
         options = dataclasses.asdict(conditions)
         if self.suite.exists():
             before = record.read(self.suite)
+            targets = {**before.get("targets", {}), **targets}
             try:
                 planned = {Plan(**values).name: values for values in before["plans"]}
                 require_equal(before["options"], options, str(self.suite), "this suite")
@@ -84,7 +92,7 @@ class Directory:
         with saving(self.path):
             self.trials.mkdir(exist_ok=True)
             content = {"format": FORMAT, "plans": list(planned.values()), "options": options}
-            record.write(self.suite, content)
+            record.write(self.suite, {**content, "targets": dict(targets)})
 
     def write_results(self) -> None:
         """Gathers all records into `results.json`.
@@ -353,7 +361,7 @@ def last_words(text: str, code: int) -> str:
 
     >>> last_words("Traceback\\nerror: events.h5: cut short\\nmore\\n", 2)
     'events.h5: cut short'
-    >>> last_words("[1,0]<stderr>:ValueError: no\\n", 1)
+    >>> last_words("[0]<stderr>:ValueError: no\\n", 1)
     'ValueError: no'
     """
     lines = [_RANK_PREFIX.sub("", line).strip() for line in text.splitlines()]

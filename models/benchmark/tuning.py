@@ -1,9 +1,9 @@
 """Equal budgets: for every optimizer as many candidates, one training each, and one choice.
 
 Candidates lie around where the registry starts. The learning rate takes steps of equal ratio from a
-tenth to ten times the start. K-FAC's damping takes the same steps in another order (a rank-1
-lattice), so that it costs no additional candidates; and its KL clip goes with the square of the
-learning rate, since where the clip binds, it alone is the length of a step.
+tenth to ten times the start. K-FAC's damping takes the same steps in another order, so that it costs no
+additional candidates; and its KL clip goes with the square of the learning rate, since where the
+clip binds, it alone is the length of a step.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tfkfac.files import replacing
 SEED = 1000  # far from those of measured trials
 DECADES = 1.0  # to either side of the start
 KL_CLIP = 0.001  # KFAC's default
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -44,7 +45,7 @@ def candidates(optimizer: str, start: Mapping[str, Any], count: int) -> list[dic
     [0.01, 0.1, 1.0]
     """
     found = []
-    for number, other in enumerate(_lattice(count)):
+    for number, other in enumerate(_spread(count)):
         factor = _factor(number, count)
         changed = {"learning_rate": _rounded(start["learning_rate"] * factor)}
         if optimizer == "kfac":
@@ -66,17 +67,14 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _lattice(count: int) -> list[int]:
-    """A permutation of 0 ... count - 1 that keeps neighbours apart; for odd counts its middle one
-    stays in the middle, so that the start itself is a candidate."""
-    step = next(s for s in _near(round(count * (math.sqrt(5) - 1) / 2)) if math.gcd(s, count) == 1)
-    middle = (count - 1) // 2 if count % 2 else 0
-    return [((number - middle) * step + middle) % count for number in range(count)]
-
-
-def _near(number: int) -> Iterable[int]:
-    yield from (n for distance in range(number + 2) for n in (number - distance, number + distance)
-                if n > 0)  # fmt: skip
+def _spread(count: int) -> list[int]:
+    """A permutation of 0 ... count - 1 that keeps neighbours apart: the order of multiples of the
+    golden ratio, modulo 1. For odd counts its middle one stays in the middle, so that the start
+    itself is a candidate."""
+    parts = [(number * GOLDEN) % 1 for number in range(count)]
+    ranks = [sorted(parts).index(part) for part in parts]
+    shift = (count // 2 - ranks[count // 2]) if count % 2 else 0
+    return [(rank + shift) % count for rank in ranks]
 
 
 def name(plan: Plan, number: int, count: int) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from tfkfac.command_line import EXIT_FAILED, Parser, exit_code
@@ -33,11 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line; default: the process's.
 
     Returns:
-        The exit code: 0, 1 (a trial failed, or a check did), 2 (wrong input), or 130 (interrupted).
+        The exit code: 0, 1 (a trial failed, or a check did), 2 (wrong input), or 130 (interrupted;
+        also by SIGTERM, as batch systems send it).
     """
     failed: list[bool] = []
 
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
     def command() -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, interrupt)
         options = parse(sys.argv[1:] if arguments is None else arguments)
         failed.append(bool(options.run(options)))
 

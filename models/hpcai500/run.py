@@ -112,7 +112,9 @@ def run(options: argparse.Namespace) -> bool:
                 file=sys.stderr,
             )
     with locked(directory.path):
-        directory.open(planned, conditions)
+        set_by = {name: "set by --target" for name in choice["targets"]}
+        own = {plan.workload: "the workload's own" for plan in planned if plan.target is not None}
+        directory.open(planned, conditions, own | {n: t for n, t in set_by.items() if n in own})
         try:
             if options.micro and not directory.micro.exists():
                 measure_micro(directory, ranks, {"size": options.size}, conditions, progress)
