@@ -16,8 +16,9 @@ setup(
         "tensorflow>=2.15,<2.22",
         "keras>=2.15",
         "numpy>=1.26",
-        # models: original files of scientific data
+        # models: original files of scientific data, and their checksums
         "h5py>=3.10",
+        "google-crc32c>=1.5",
         # models: metrics, plots, configurations, progress
         "scikit-learn>=1.5",
         "matplotlib>=3.8",

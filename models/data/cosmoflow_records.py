@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.data.cosmology import log_counts
-from models.data.tfrecord import record_extents
+from models.data.tfrecord import only_record, read_record, record_extents
 from tfkfac.errors import InputError
 
 GZIP = b"\x1f\x8b"
@@ -72,15 +72,13 @@ class CosmoFlowRecords:
         try:
             if offset < 0:
                 with gzip.open(path) as unpacked:
-                    whole = unpacked.read()
-                record = whole[12:-4]
+                    record = only_record(unpacked.read(), path)
             else:
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    record = file.read(length)
-            features = tf.train.Example.FromString(record).features.feature
+                record = read_record(path, offset, length)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: damaged ({error})") from error
+        try:
+            features = tf.train.Example.FromString(record).features.feature
         except Exception as error:  # protobuf's DecodeError, which has no public name
             raise InputError(f"{path}: records are no tf.train.Example ({error})") from error
         if missing := [name for name in ("x", "y") if name not in features]:

@@ -240,8 +240,12 @@ def test_universes_that_are_damaged_or_missing(tmp_path):
     write_records(tmp_path / "a.tfrecord", [universe(0)])
     whole = (tmp_path / "a.tfrecord").read_bytes()
     (tmp_path / "a.tfrecord").write_bytes(whole[:-10])
-    with pytest.raises(InputError, match="a.tfrecord: damaged"):
+    with pytest.raises(InputError, match="a.tfrecord: cut short"):
         CosmoFlowRecords(tmp_path, SHAPE)
+    (tmp_path / "a.tfrecord").write_bytes(whole[:40] + b"!" + whole[41:])
+    data = CosmoFlowRecords(tmp_path, SHAPE)
+    with pytest.raises(InputError, match="a.tfrecord: damaged: the record at byte 0"):
+        data.read(np.array([0]))
     (tmp_path / "a.tfrecord").write_bytes(gzip.compress(whole)[:-30])
     with pytest.raises(InputError, match="a.tfrecord: damaged"):
         CosmoFlowRecords(tmp_path, SHAPE).read(np.array([0]))
