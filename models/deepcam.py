@@ -207,13 +207,4 @@ deepcam_tiny = partial(
     exit_widths=(32, 48, 48),
     decoder=16,
 )
-deepcam_small = partial(
-    deepcam,
-    (96, 144, 16),
-    width=32,
-    middle=64,
-    middle_blocks=2,
-    exit_widths=(64, 96, 96),
-    decoder=32,
-)
 deepcam_reference = deepcam

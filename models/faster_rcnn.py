@@ -325,20 +325,6 @@ def faster_rcnn_tiny(seed: int | None = None) -> FasterRCNN:
     )
 
 
-def faster_rcnn_small(seed: int | None = None) -> FasterRCNN:
-    """For maps of 96x144 pixels."""
-    return FasterRCNN(
-        residual_backbone((96, 144, 16), (32, 48, 64)),
-        sizes=(12, 22, 42),
-        ratios=(0.7, 1.4),
-        width=96,
-        crop=5,
-        units=128,
-        sampling=Sampling(128, 400, 64, 48, 30),
-        seed=seed,
-    )
-
-
 def faster_rcnn_reference(seed: int | None = None) -> FasterRCNN:
     """ResNet-50, for maps of 768x1152 pixels."""
     sizes = [2.0**power for power in (5, 6, 7, 8, 9)]

@@ -181,5 +181,5 @@ def detections(outputs: Any, stride: int, count: int = 30, overlap: float = 0.3)
 
 
 racah_tiny = partial(racah_detector, (48, 72, 16), (16, 32, 32))
-racah_small = partial(racah_detector, (96, 144, 16), (32, 48, 64, 96))
+racah_small = partial(racah_detector, (48, 72, 16), (24, 48, 64))
 racah_reference = racah_detector

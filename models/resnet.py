@@ -10,6 +10,7 @@ parameter-free shortcut.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -183,6 +184,51 @@ def _bottleneck_block(
     return _relu(keras.layers.Add(name=f"{name}_add")([shortcut, x]), f"{name}_relu3")
 
 
+def bottleneck_resnet(
+    blocks: Sequence[int],
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+    width: int = 64,
+    stride_in_3x3: bool = False,
+    zero_gamma: bool = False,
+) -> keras.Model:
+    """A network of bottleneck blocks as in table 1, of any depth and width.
+
+    A 7x7 stem and a pooling quarter the resolution; each stage after the first halves it and
+    doubles the filters.
+
+    Args:
+        blocks: how many each stage has.
+        input_shape: height, width, channels of an image.
+        classes: number of logits.
+        width: filters of the stem and of the first stage's 3x3 convolutions; 64 in the paper.
+        stride_in_3x3: put a block's stride into its 3x3 convolution ("v1.5"); the paper has it
+            in the first 1x1 convolution. The number of parameters is the same.
+        zero_gamma: start each block as the identity (its last batch normalisation's scale is 0).
+
+    Returns:
+        A Keras model from N x height x width x channels to N x classes logits.
+
+    Example:
+
+    >>> bottleneck_resnet((1, 1, 1, 1), (64, 64, 3), classes=2, width=8).output_shape
+    (None, 2)
+    """
+    inputs = keras.Input(input_shape, name="image")
+    x = _convolution(inputs, width, 7, 2, "stem_conv")
+    x = _relu(_batch_norm(x, "stem_bn"), "stem_relu")
+    # Zeros are a neutral padding for the maximum, since they follow a ReLU.
+    x = keras.layers.ZeroPadding2D(1, name="stem_pool_padding")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            name = f"stage{stage + 1}_block{block + 1}"
+            x = _bottleneck_block(x, width * 2**stage, stride, stride_in_3x3, zero_gamma, name)
+    depth = 3 * sum(blocks) + 2
+    return keras.Model(inputs, _logits(x, classes), name=f"resnet{depth}")
+
+
 def imagenet_resnet(
     depth: int,
     input_shape: tuple[int, int, int] = (224, 224, 3),
@@ -194,11 +240,7 @@ def imagenet_resnet(
 
     Args:
         depth: 50, 101 or 152.
-        input_shape: height, width, channels of an image.
-        classes: number of logits.
-        stride_in_3x3: put a block's stride into its 3x3 convolution ("v1.5"); the paper has it
-            in the first 1x1 convolution. The number of parameters is the same.
-        zero_gamma: start each block as the identity (its last batch normalisation's scale is 0).
+        input_shape, classes, stride_in_3x3, zero_gamma: as for `bottleneck_resnet`.
 
     Returns:
         A Keras model from N x height x width x channels to N x classes logits.
@@ -213,18 +255,13 @@ def imagenet_resnet(
     """
     if depth not in IMAGENET_BLOCKS:
         raise ValueError(f"an ImageNet ResNet has 50, 101 or 152 layers, not {depth}")
-    inputs = keras.Input(input_shape, name="image")
-    x = _convolution(inputs, 64, 7, 2, "stem_conv")
-    x = _relu(_batch_norm(x, "stem_bn"), "stem_relu")
-    # Zeros are a neutral padding for the maximum, since they follow a ReLU.
-    x = keras.layers.ZeroPadding2D(1, name="stem_pool_padding")(x)
-    x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
-    for stage, blocks in enumerate(IMAGENET_BLOCKS[depth]):
-        for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1
-            name = f"stage{stage + 1}_block{block + 1}"
-            x = _bottleneck_block(x, 64 * 2**stage, stride, stride_in_3x3, zero_gamma, name)
-    return keras.Model(inputs, _logits(x, classes), name=f"resnet{depth}")
+    return bottleneck_resnet(
+        IMAGENET_BLOCKS[depth],
+        input_shape,
+        classes,
+        stride_in_3x3=stride_in_3x3,
+        zero_gamma=zero_gamma,
+    )
 
 
 # Small enough for 8x8 digits: one block a stage, 8, 16 and 32 filters.

@@ -25,7 +25,9 @@ STANDARD_DEVIATION = (0.2470, 0.2435, 0.2616)
 EXPECTED = "x_train and x_test (N x 32 x 32 x 3, uint8), y_train and y_test (N labels from 0 to 9)"
 
 
-def load(path: str | Path | None = None) -> ArrayDataset:
+def load(
+    path: str | Path | None = None, train: int | None = None, test: int | None = None
+) -> ArrayDataset:
     """CIFAR-10 from a file, or, without a path, as Keras downloads and caches it.
 
     Training images are padded by 4 pixels, cropped at random and flipped at random, as in section
@@ -33,13 +35,21 @@ def load(path: str | Path | None = None) -> ArrayDataset:
 
     Args:
         path: an .npz file holding x_train, y_train, x_test and y_test.
+        train, test: take so many images, the first ones; None for all.
 
     Raises:
         InputError: if the file is missing, damaged or of another form, or if the download fails.
     """
     x_train, y_train, x_test, y_test = _downloaded() if path is None else _read(Path(path))
     return ArrayDataset(
-        "cifar10", x_train, y_train, x_test, y_test, CLASSES, prepare=normalise, augment=augment
+        "cifar10",
+        x_train[:train],
+        y_train[:train],
+        x_test[:test],
+        y_test[:test],
+        CLASSES,
+        prepare=normalise,
+        augment=augment,
     )
 
 

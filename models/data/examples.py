@@ -1,7 +1,7 @@
 """Examples that are read by number, and the epochs made of them.
 
 Whatever can say how many examples it has and read some of them by number is a data set: arrays,
-HDF5 files, TFRecords. Inputs and targets may be of any shape; targets may be a dictionary.
+HDF5 files, TFRecords. Inputs and targets may be of any shape, and dictionaries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import tensorflow as tf
 from models.data.dataset import Shard, derived_key, epochs_from, shuffled
 from models.data.generated import digest
 
-Targets = np.ndarray | Mapping[str, np.ndarray]
-Augmentation = Callable[[np.ndarray, Any, np.random.Generator], tuple[np.ndarray, Any]]
+Arrays = np.ndarray | Mapping[str, np.ndarray]
+Augmentation = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
 
 
 class Examples(Protocol):
@@ -25,8 +25,8 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, Targets]:
-        """Examples `indices`, in that order: float32 inputs, and targets, N first in each."""
+    def read(self, indices: np.ndarray) -> tuple[Arrays, Arrays]:
+        """Examples `indices`, in that order: network inputs, and targets, N first in each."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class InMemory:
     """
 
     inputs: np.ndarray
-    targets: Targets
+    targets: Arrays
     prepare: Callable[[np.ndarray], np.ndarray] = lambda inputs: inputs.astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, Targets]:
+    def read(self, indices: np.ndarray) -> tuple[Arrays, Arrays]:
         """See `Examples.read`."""
         if isinstance(self.targets, Mapping):
-            chosen: Targets = {name: values[indices] for name, values in self.targets.items()}
+            chosen: Arrays = {name: values[indices] for name, values in self.targets.items()}
         else:
             chosen = self.targets[indices]
         return self.prepare(self.inputs[indices]), chosen
@@ -65,7 +65,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, Targets]:
+    def read(self, indices: np.ndarray) -> tuple[Arrays, Arrays]:
         """See `Examples.read`."""
         return self.examples.read(np.asarray(self.numbers)[indices])
 
@@ -79,7 +79,7 @@ class ExampleDataset:
         augment: changes a training batch of inputs and targets with a generator of its own.
 
     Attributes:
-        input_shape: shape of one input.
+        input_shape: shape of one input, or of each by name.
         train, test: as given.
     """
 
@@ -93,7 +93,12 @@ class ExampleDataset:
         # Types and shapes of what is read, which TensorFlow must know beforehand.
         self._train_form = train.read(np.array([0]))
         self._test_form = test.read(np.array([0]))
-        self.input_shape: tuple[int, ...] = self._train_form[0].shape[1:]
+        inputs = self._train_form[0]
+        self.input_shape: Any = (
+            {name: array.shape[1:] for name, array in inputs.items()}
+            if isinstance(inputs, Mapping)
+            else inputs.shape[1:]
+        )
 
     @property
     def test_examples(self) -> int:
@@ -184,7 +189,7 @@ class ExampleDataset:
 
 
 def _tensors(
-    form: tuple[np.ndarray, Targets],
+    form: tuple[Arrays, Arrays],
     read: Callable[..., Any],
     batch_size: int | None,
     *arguments: Any,
@@ -194,13 +199,20 @@ def _tensors(
     flat = tf.numpy_function(read, arguments, [array.dtype for array in parts])
     for tensor, array in zip(flat, parts, strict=True):
         tensor.set_shape([batch_size, *array.shape[1:]])
-    targets = form[1]
-    if isinstance(targets, Mapping):
-        return flat[0], dict(zip(sorted(targets), flat[1:], strict=True))
-    return flat[0], flat[1]
+    remaining = iter(flat)
+    return tuple(
+        {name: next(remaining) for name in sorted(part)}
+        if isinstance(part, Mapping)
+        else next(remaining)
+        for part in form
+    )
 
 
-def _flat(inputs: np.ndarray, targets: Targets) -> list[np.ndarray]:
-    if isinstance(targets, Mapping):
-        return [inputs, *(targets[name] for name in sorted(targets))]
-    return [inputs, targets]
+def _flat(inputs: Arrays, targets: Arrays) -> list[np.ndarray]:
+    arrays: list[np.ndarray] = []
+    for part in (inputs, targets):
+        if isinstance(part, Mapping):
+            arrays += [part[name] for name in sorted(part)]
+        else:
+            arrays.append(part)
+    return arrays

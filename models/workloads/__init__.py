@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 from models.workloads.workload import OPTIMIZERS, SIZES, Size, Workload
-from tfkfac.errors import unknown
+from tfkfac.errors import InputError, unknown
 
 __all__ = ["OPTIMIZERS", "SIZES", "Size", "Workload", "get", "names"]
 
@@ -17,12 +17,14 @@ __all__ = ["OPTIMIZERS", "SIZES", "Size", "Workload", "get", "names"]
 _MODULES = {
     "hep": "hep",
     "hep-resnet50": "hep",
+    "hep-jets": "jets",
     "cosmoflow": "cosmology",
     "cosmology-dcgan": "cosmology",
     "extreme-weather": "extreme_weather",
     "extreme-weather-racah": "extreme_weather",
     "deepcam": "extreme_weather",
     "image-classification": "image_classification",
+    "translation": "translation",
 }
 
 
@@ -35,9 +37,14 @@ def get(name: str) -> Workload:
     """The workload of that name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it needs a package that is not installed.
     """
     if name not in _MODULES:
         raise unknown("workload", name, _MODULES, "workload")
-    module = importlib.import_module(f"models.workloads.{_MODULES[name]}")
+    try:
+        module = importlib.import_module(f"models.workloads.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"workload {name} needs {error.name}, which is not installed: pip install 'tfkfac[nmt]'"
+        ) from error
     return module.WORKLOADS[name]

@@ -30,7 +30,9 @@ def _volumes(
             cosmology.volumes(count, SEED, cells, first, cache)
             for count, first in ((train, 0), (test, train))
         ]
-        own, held_out = (InMemory(p["counts"], p["targets"], cosmology.log_counts) for p in parts)
+        own, held_out = (
+            InMemory(p["counts"], p["targets"], cosmology.standardised_counts) for p in parts
+        )
         return ExampleDataset("cosmoflow", own, held_out, augment=cosmology.symmetric_copies)
 
     return data
@@ -92,13 +94,18 @@ WORKLOADS = {
         loss=keras.losses.MeanSquaredError(),
         sizes={
             "tiny": Size(
-                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 16, 8, settings(1e-3, 0.02)
+                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 16, 8, settings(4e-3, 0.02), 0.47
             ),
             "small": Size(
-                cosmoflow.cosmoflow_small, _volumes(6000, 1000, 32), 16, 12, settings(5e-4, 0.02)
+                cosmoflow.cosmoflow_small,
+                _volumes(2500, 500, 24),
+                16,
+                10,
+                settings(4e-3, 0.02),
+                0.42,
             ),
             "reference": Size(
-                cosmoflow.cosmoflow_reference, _reference, 64, 128, settings(1e-3, 1e-3)
+                cosmoflow.cosmoflow_reference, _reference, 64, 128, settings(1e-3, 1e-3), 0.124
             ),
         },
     ),
@@ -115,10 +122,20 @@ WORKLOADS = {
         join=_compiled_twice,
         sizes={
             "tiny": Size(
-                dcgan.dcgan_tiny, _slices(2048, 512, 16), 64, 6, settings(1e-3, 0.01, kfac=0.01)
+                dcgan.dcgan_tiny,
+                _slices(2048, 512, 16),
+                64,
+                6,
+                settings(1e-3, 0.01, kfac=0.01),
+                4.0,
             ),
             "small": Size(
-                dcgan.dcgan_small, _slices(8192, 1024, 32), 64, 20, settings(2e-4, 0.01, kfac=0.01)
+                dcgan.dcgan_small,
+                _slices(4096, 512, 32),
+                64,
+                16,
+                settings(4e-4, 0.01, kfac=0.01),
+                2.0,
             ),
             "reference": Size(
                 dcgan.dcgan_reference,

@@ -63,10 +63,15 @@ WORKLOADS = {
         "Kurth et al., SC17; HPC AI500 V1",
         sizes={
             "tiny": Size(
-                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02)
+                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02), 0.87
             ),
             "small": Size(
-                hep_cnn.hep_cnn_small, _generated(12_000, 3000, 64), 64, 12, settings(1e-3, 0.02)
+                hep_cnn.hep_cnn_small,
+                _generated(5000, 1500, 64),
+                32,
+                10,
+                settings(2e-3, 0.02),
+                0.92,
             ),
             "reference": Size(hep_cnn.hep_cnn_64, _original, 128, 20, settings(1e-5, 1e-3)),
         },
@@ -77,23 +82,22 @@ WORKLOADS = {
         "HPC AI500 V1",
         sizes={
             "tiny": Size(
-                lambda: _small_resnet(8, 64), _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.05)
+                hep_cnn.hep_resnet_tiny,
+                _generated(2500, 600, 64),
+                32,
+                5,
+                settings(2e-3, 0.05),
+                0.87,
             ),
             "small": Size(
-                lambda: _small_resnet(20, 64),
-                _generated(12_000, 3000, 64),
-                64,
+                hep_cnn.hep_resnet_small,
+                _generated(5000, 1500, 64),
+                32,
                 8,
-                settings(1e-3, 0.05),
+                settings(2e-3, 0.05),
+                0.92,
             ),
             "reference": Size(hep_cnn.hep_resnet50, _original, 64, 20, settings(1e-3, 0.1)),
         },
     ),
 }
-
-
-def _small_resnet(depth: int, size: int) -> keras.Model:
-    """A CIFAR ResNet in ResNet-50's place."""
-    from models.resnet import cifar_resnet
-
-    return cifar_resnet(depth, (size, size, 3), 2, width=8)

@@ -38,6 +38,14 @@ def test_reads_a_file(tmp_path):
     np.testing.assert_array_equal(test, cifar10.normalise(arrays()["x_test"]))
 
 
+def test_takes_the_first_images(tmp_path):
+    data = cifar10.load(write(tmp_path / "data.npz"), train=8, test=2)
+    assert (data.steps_per_epoch(1, Shard()), data.test_examples) == (8, 2)
+    ((test, labels),) = list(data.evaluation(5))
+    np.testing.assert_array_equal(labels, [0, 9])
+    np.testing.assert_array_equal(test, cifar10.normalise(arrays()["x_test"][:2]))
+
+
 def test_reads_labels_as_columns(tmp_path):
     path = write(tmp_path / "data.npz", y_test=np.array([[0], [9], [3], [1], [2]]))
     (_, labels), *_ = list(cifar10.load(path).evaluation(5))

@@ -27,6 +27,14 @@ def test_transfer_function_at_a_worked_point():
     assert cosmology.transfer_function(1e-6, Cosmology()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("cells", [16, 24])
+def test_standardised_counts_have_no_mean_and_unit_variance(cells):
+    inputs = cosmology.standardised_counts(cosmology.volumes(40, 7, cells)["counts"])
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs.mean((0, 1, 2, 3)), 0, atol=0.03)
+    np.testing.assert_allclose(inputs.std((0, 1, 2, 3)), 1, atol=0.03)
+
+
 @pytest.mark.parametrize("index", [0.9, 1.05])
 def test_power_spectrum_rises_with_the_index_and_falls_as_dark_matter_does(index):
     def slope(k):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import resnet
-from models.resnet import ZeroPadShortcut, cifar_resnet, imagenet_resnet
+from models.resnet import ZeroPadShortcut, bottleneck_resnet, cifar_resnet, imagenet_resnet
 
 
 @functools.cache  # building takes a second
@@ -65,6 +65,20 @@ def test_options_of_shape():
 def test_cifar_depth_must_be_possible(depth):
     with pytest.raises(ValueError, match=rf"6 n \+ 2 layers .* not {depth}"):
         cifar_resnet(depth)
+
+
+def test_bottleneck_network_of_another_depth_and_width():
+    model = bottleneck_resnet((1, 2), (32, 48, 3), classes=7, width=4)
+    assert model.name == "resnet11"
+    assert model.get_layer("stage2_block2_relu3").output.shape == (None, 4, 6, 32)
+
+    def block(into, width, shortcut):  # each batch norm has 2 parameters a filter
+        own = into * width + 9 * width**2 + 4 * width**2 + 2 * (width + width + 4 * width)
+        return own + (4 * width * (into + 2) if shortcut else 0)
+
+    stem = 49 * 3 * 4 + 2 * 4
+    blocks = block(4, 4, True) + block(16, 8, True) + block(32, 8, False)
+    assert trainable(model) == stem + blocks + 32 * 7 + 7
 
 
 def test_imagenet_depth_must_be_published():

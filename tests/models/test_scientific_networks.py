@@ -42,6 +42,15 @@ def test_cosmoflow_outputs_reach_beyond_the_targets():
         cosmoflow.cosmoflow((16, 32, 32, 4))
 
 
+def test_small_cosmoflow_takes_means():
+    model = cosmoflow.cosmoflow_small()
+    # 4, 8, 16, 32 channels through 27-cell kernels; 32 means to 128, 64 and 4 units
+    kernels = 27 * (4 * 8 + 8 * 16 + 16 * 32) + 8 + 16 + 32
+    assert trainable(model) == kernels + (33 * 128 + 129 * 64 + 65 * 4)
+    assert model.get_layer("features").output.shape == (None, 32)
+    assert isinstance(model.get_layer("block1_pool"), keras.layers.AveragePooling3D)
+
+
 def test_hep_cnn_heads():
     flat = hep_cnn.hep_cnn((24, 24, 1), classes=3, filters=4, dense=8)
     # convolutions 40, 148, 148; 3*3*4 -> 8 -> 3
