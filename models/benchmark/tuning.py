@@ -1,9 +1,9 @@
 """Equal budgets: for every optimizer as many candidates, one training each, and one choice.
 
 Candidates lie around where the registry starts. The learning rate takes steps of equal ratio from a
-tenth to ten times the start. K-FAC's damping takes the same steps in another order, so that it costs no
-additional candidates; and its KL clip goes with the square of the learning rate, since where the
-clip binds, it alone is the length of a step.
+tenth to ten times the start. K-FAC's damping takes the same steps in another order, so that it
+costs no additional candidates; and its KL clip goes with the square of the learning rate, since
+where the clip binds, it alone is the length of a step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def candidates(optimizer: str, start: Mapping[str, Any], count: int) -> list[dic
     found = []
     for number, other in enumerate(_spread(count)):
         factor = _factor(number, count)
-        changed = {"learning_rate": _rounded(start["learning_rate"] * factor)}
+        changed: dict[str, Any] = {"learning_rate": _rounded(start["learning_rate"] * factor)}
         if optimizer == "kfac":
             if "damping" in start:
                 changed["damping"] = _rounded(start["damping"] * _factor(other, count))
@@ -127,7 +127,7 @@ class Tuned:
         """Raises InputError if the settings are for another size, or saw one of the seeds."""
         if self.size is not None and self.size != size:
             raise InputError(f"{self.file}: was tuned for size {self.size}, not {size}")
-        if self.seed in seeds:
+        if self.seed is not None and self.seed in seeds:
             raise InputError(f"{self.file}: was tuned with seed {self.seed}; choose another --seed")
 
 

@@ -105,6 +105,7 @@ def run(options: argparse.Namespace) -> bool:
     for name in dict.fromkeys(plan.workload for plan in planned if plan.target is None):
         print(f"{name}: has no target, its speed alone is measured", file=sys.stderr)
     for plan in planned if tuned is not None else ():
+        assert tuned is not None
         if plan.repetition == 1 and plan.optimizer not in tuned.settings.get(plan.workload, {}):
             print(
                 f"{plan.workload}: {options.settings} has no settings of {plan.optimizer}; it is "

@@ -77,8 +77,8 @@ def run(options: argparse.Namespace) -> bool:
         for result in records.values():
             own = found.setdefault(result.plan.workload, {})
             own.setdefault(result.plan.optimizer, []).append(result)
-        settings = out / "settings.yaml"
-        with saving(settings):
-            tuning.write(settings, choice["size"], seed, found)
-    print(f"{len(records)} trials; settings in {settings}", file=sys.stderr)
+        chosen = out / "settings.yaml"
+        with saving(chosen):
+            tuning.write(chosen, choice["size"], seed, found)
+    print(f"{len(records)} trials; settings in {chosen}", file=sys.stderr)
     return any(result.status == FAILED for result in records.values())

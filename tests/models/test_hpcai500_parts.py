@@ -196,6 +196,7 @@ def test_products_of_kfac_by_hand():
     least = sum(2 * 3 * ((r - 1) ** 2 + c * c) for r, c in sides)
     bases = sum(9 * (r**3 + c**3) for r, c in sides)
     got = products.of_optimizer(model, lambda: network("sgd"), *specs)
+    assert got is not None
     assert directions + least / 4 + bases / 20 <= got <= directions + factors / 4 + bases / 20
 
 

@@ -113,6 +113,7 @@ def test_a_target_that_is_never_reached():
     result = trial.run(plan, Conditions())
     assert (result.status, result.time_to_quality, result.cost_to_quality) == ("missed", None, None)
     assert len(result.history) == 2
+    assert result.vflops is not None and result.flops_per_second is not None
     assert result.vflops < result.flops_per_second
 
 

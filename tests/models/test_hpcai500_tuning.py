@@ -83,7 +83,7 @@ def test_settings_are_written_and_read(tmp_path):
             "adamw": [result(3, [0.5], optimizer="adamw")],
         }
     }
-    found["hep"]["adamw"][0].plan.settings.pop("momentum")  # type: ignore[attr-defined]
+    found["hep"]["adamw"][0].plan.settings.pop("momentum")
     tuning.write(file, "tiny", 1000, found)
     read = tuning.read(file)
     assert read.settings == {
