@@ -64,6 +64,10 @@ def make(request: Request) -> list[Plan]:
         path = request.data.get(name)
         if path is not None and not Path(path).exists():
             raise InputError(f"--data: {name}: no file or folder {path}")
+        if path is None and not size.generated:
+            raise InputError(
+                f"{name}: its {request.size} size reads original files; give --data {name}=PATH"
+            )
         target = request.targets.get(name, size.target)
         for ranks in request.ranks:
             batch = request.batch_size or size.batch_size
@@ -96,6 +100,13 @@ def make(request: Request) -> list[Plan]:
                         )
                     )
     return plans
+
+
+def possible(names: Iterable[str], size: str, data: Mapping[str, str]) -> tuple[str, ...]:
+    """Those workloads whose examples are generated at this size, or have a path."""
+    from models import workloads
+
+    return tuple(n for n in names if n in data or workloads.get(n).size(size).generated)
 
 
 def check_workloads(names: Iterable[str], where: str) -> None:

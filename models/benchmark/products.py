@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from models.benchmark.flops import step_flops, training_flops
 from tfkfac.callbacks import find_kfac
@@ -17,8 +18,8 @@ EIGENDECOMPOSITION = 9.0  # n³ operations, see `micro.eigendecomposition`
 INVERSION = 7 / 3  # Cholesky's factor and two triangular solves
 
 
-def of_network(model: keras.Model, inputs: Any, targets: Any) -> float:
-    """FLOPs of an example in training: three forward passes.
+def of_network(model: keras.Model, inputs: Any, targets: Any) -> float | None:
+    """FLOPs of an example in training: three forward passes; None where shapes are open.
 
     A model with a training step of its own, such as two networks that train in turn, has no one
     forward pass: what its graph holds counts, its optimizers' products left out.
@@ -29,7 +30,10 @@ def of_network(model: keras.Model, inputs: Any, targets: Any) -> float:
     """
     own_step = type(model).train_step is not keras.Model.train_step
     count = step_flops if own_step else training_flops
-    return count(model, inputs, targets) / inputs.shape[0]
+    try:
+        return count(model, inputs, targets) / tf.nest.flatten(inputs)[0].shape[0]
+    except ValueError:  # an open shape
+        return None
 
 
 def of_optimizer(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.benchmark.plans import assignments, targets
+from models.benchmark.plans import assignments, possible, targets
 from models.benchmark.record import Conditions
 from tfkfac import options as option_kinds
 from tfkfac.errors import InputError, unknown
@@ -60,7 +61,10 @@ def chosen(names: Sequence[str], known: Sequence[str], what: str, where: str) ->
 def add_choice(parser: Any) -> None:
     """What to train: workloads, their size, data and optimizers."""
     parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help="see `hpcai500 list` (default: all)"
+        "workloads",
+        nargs="*",
+        metavar="WORKLOAD",
+        help="see `hpcai500 list` (default: all that have examples)",
     )
     group = parser.add_argument_group("what to train")
     group.add_argument(
@@ -160,15 +164,21 @@ def choice(options: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
     """
     if options.size not in SIZES:
         raise unknown("size", options.size, SIZES, "--size")
+    data = assignments(options.data, "--data")
+    names = chosen(options.workloads, known, "workload", "hpcai500")
+    if not options.workloads:
+        names = possible(known, options.size, data)
+        for name in sorted({*known} - {*names}):
+            print(f"{name}: left out, it reads original files; see --data", file=sys.stderr)
     return {
-        "workloads": chosen(options.workloads, known, "workload", "hpcai500"),
+        "workloads": names,
         "optimizers": chosen(options.optimizers, OPTIMIZERS, "optimizer", "--optimizers"),
         "size": options.size,
         "epochs": value(COUNT, options.epochs, "--epochs"),
         "steps": value(COUNT, options.steps, "--steps"),
         "batch_size": value(COUNT, options.batch_size, "--batch-size"),
         "targets": targets(options.target),
-        "data": assignments(options.data, "--data"),
+        "data": data,
     }
 
 

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         "epochs": "right",
         "metric": "left",
         "target": "right",
+        "data": "left",
         **({"parameters": "right"} if options.parameters else {}),
     }
     for name, justify in columns.items():
@@ -79,6 +80,7 @@ def entries(count_parameters: bool = False) -> list[dict[str, Any]]:
                 "higher_is_better": workload.higher_is_better,
                 "chance": workload.chance,
                 "target": size.target,
+                "data": "generated" if size.generated else "original files",
                 "settings": {name: dict(own) for name, own in size.settings.items()},
             }
             if count_parameters:

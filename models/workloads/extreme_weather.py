@@ -116,7 +116,7 @@ WORKLOADS = {
                 0.40,
             ),
             "reference": Size(
-                faster_rcnn.faster_rcnn_reference, _years, 2, 50, settings(1e-4, 1e-3), 0.35
+                faster_rcnn.faster_rcnn_reference, _years, 2, 50, settings(1e-4, 1e-3), 0.35, False
             ),
         },
     ),
@@ -144,7 +144,9 @@ WORKLOADS = {
                 settings(2e-3, 1e-3),
                 0.50,
             ),
-            "reference": Size(racah_detector.racah_reference, _years, 8, 50, settings(1e-4, 1e-4)),
+            "reference": Size(
+                racah_detector.racah_reference, _years, 8, 50, settings(1e-4, 1e-4), generated=False
+            ),
         },
     ),
     "deepcam": Workload(
@@ -173,7 +175,9 @@ WORKLOADS = {
                 settings(3e-3, 0.05),
                 0.40,
             ),
-            "reference": Size(deepcam.deepcam_reference, _masks, 2, 50, settings(1e-3, 0.01), 0.82),
+            "reference": Size(
+                deepcam.deepcam_reference, _masks, 2, 50, settings(1e-3, 0.01), 0.82, False
+            ),
         },
     ),
 }

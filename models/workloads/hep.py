@@ -73,7 +73,9 @@ WORKLOADS = {
                 settings(2e-3, 0.02),
                 0.92,
             ),
-            "reference": Size(hep_cnn.hep_cnn_64, _original, 128, 20, settings(1e-5, 1e-3)),
+            "reference": Size(
+                hep_cnn.hep_cnn_64, _original, 128, 20, settings(1e-5, 1e-3), generated=False
+            ),
         },
     ),
     "hep-resnet50": _workload(
@@ -97,7 +99,9 @@ WORKLOADS = {
                 settings(2e-3, 0.05),
                 0.92,
             ),
-            "reference": Size(hep_cnn.hep_resnet50, _original, 64, 20, settings(1e-3, 0.1)),
+            "reference": Size(
+                hep_cnn.hep_resnet50, _original, 64, 20, settings(1e-3, 0.1), generated=False
+            ),
         },
     ),
 }

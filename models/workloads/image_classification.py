@@ -52,8 +52,11 @@ WORKLOADS = {
                 8,
                 settings(3e-3, 0.05),
                 0.45,
+                generated=False,
             ),
-            "reference": Size(resnet.resnet50, _imagenet, 256, 90, settings(1e-3, 0.1), 0.763),
+            "reference": Size(
+                resnet.resnet50, _imagenet, 256, 90, settings(1e-3, 0.1), 0.763, False
+            ),
         },
     )
 }

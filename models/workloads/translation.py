@@ -147,6 +147,7 @@ WORKLOADS = {
                 256,
                 20,
                 settings(5e-4, 0.1),
+                generated=False,
             ),
         },
     )

@@ -40,6 +40,7 @@ class Size:
         settings: of each optimizer, by name: arguments such as `learning_rate`. They are where to
             start from, no result of a search.
         target: quality at which a benchmark's clock stops by default; None where none is set.
+        generated: whether there are examples without a path to original files.
     """
 
     network: Callable[[], keras.Model]
@@ -48,6 +49,7 @@ class Size:
     epochs: int
     settings: Settings
     target: float | None = None
+    generated: bool = True
 
 
 def _compiled(model: keras.Model, optimizer: Callable[[], Any], loss: Any, **options: Any) -> None:
