@@ -48,6 +48,12 @@ def known_settings(optimizer: str) -> tuple[str, ...]:
     return (*(name for name in arguments if name not in _GIVEN), *_OWN_SETTINGS)
 
 
+def setting(optimizer: str, settings: Mapping[str, Any], name: str) -> Any:
+    """The value of a setting, by default the optimizer's; None where it has no such setting."""
+    argument = inspect.signature(_CLASSES[optimizer].__init__).parameters.get(name)
+    return settings.get(name, argument.default) if argument is not None else None
+
+
 def check(optimizer: str, settings: Mapping[str, Any], where: str) -> None:
     """Checks the names of settings, their learning rate and their schedule.
 

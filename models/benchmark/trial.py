@@ -179,7 +179,7 @@ def _record(
                 workload.metric,
                 workload.higher_is_better,
                 tuple(observer.history),
-                note=observer.diverged,
+                note=observer.diverged or _incomplete_cycle(plan, measured),
                 time_to_quality=None if target_entry is None else target_entry.seconds,
                 seconds=observer.history[-1].seconds,
                 started=started,
@@ -261,6 +261,14 @@ def data_hash(data: Any, path: str | None) -> str | None:
     root = Path(path)
     files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
     return record.digest([[str(file.relative_to(root)), file.stat().st_size] for file in files])
+
+
+def _incomplete_cycle(plan: Plan, measured: Speed) -> str | None:
+    """What is to be said of K-FAC's speed if no decomposition may be among the steps it is of."""
+    interval = optimizers.setting(plan.optimizer, plan.settings, "eigen_interval")
+    if interval is None or measured.timed_steps >= interval:
+        return None
+    return f"speed is of {measured.timed_steps} steps, fewer than eigen_interval {interval}"
 
 
 def _exchange_share(

@@ -166,12 +166,8 @@ def choice(options: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
         raise unknown("size", options.size, SIZES, "--size")
     data = assignments(options.data, "--data")
     names = chosen(options.workloads, known, "workload", "hpcai500")
-    if not options.workloads:
-        names = possible(known, options.size, data)
-        for name in sorted({*known} - {*names}):
-            print(f"{name}: left out, it reads original files; see --data", file=sys.stderr)
-    return {
-        "workloads": names,
+    values: dict[str, Any] = {
+        "workloads": names if options.workloads else possible(names, options.size, data),
         "optimizers": chosen(options.optimizers, OPTIMIZERS, "optimizer", "--optimizers"),
         "size": options.size,
         "epochs": value(COUNT, options.epochs, "--epochs"),
@@ -180,6 +176,10 @@ def choice(options: argparse.Namespace, known: Sequence[str]) -> dict[str, Any]:
         "targets": targets(options.target),
         "data": data,
     }
+    for name in names:
+        if name not in values["workloads"]:
+            print(f"{name}: left out, it reads original files; see --data", file=sys.stderr)
+    return values
 
 
 def seed(text: str, option: str = "--seed") -> int:

@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> bool:
     with quiet_tensorflow():
         from models import workloads
         from models.benchmark import tuning
-    choice = arguments.choice(options, workloads.names())
     tuned = None if options.settings is None else tuning.read(Path(options.settings))
+    choice = arguments.choice(options, workloads.names())
     if tuned is not None:
         tuned.check(choice["size"], range(seed, seed + repetitions))
     planned = plans.make(

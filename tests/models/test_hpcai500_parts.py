@@ -103,6 +103,12 @@ def test_wrong_settings(settings, message):
         optimizers.check("kfac", settings, "here")
 
 
+def test_defaults_of_settings():
+    assert optimizers.setting("kfac", {}, "eigen_interval") == 100
+    assert optimizers.setting("kfac", {"eigen_interval": 5}, "eigen_interval") == 5
+    assert optimizers.setting("sgd", {}, "eigen_interval") is None
+
+
 def test_values_that_an_optimizer_refuses():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     build = optimizers.builder("kfac", {"learning_rate": 0.1, "damping": -1.0}, 10, model)

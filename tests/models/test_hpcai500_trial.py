@@ -170,6 +170,7 @@ def test_the_command(tmp_path, capsys):
     assert str(events) in bad["error"] and "Traceback" not in bad["error"]
     assert good["energy"]["source"] == "estimated" and good["system"]["threads"] == 1
     assert good["optimizer_flops_per_step"] > 0
+    assert good["note"] == "speed is of 7 steps, fewer than eigen_interval 50"
     suite = json.loads((out / "suite.json").read_text())
     assert results["suite"] == suite
     assert suite["targets"] == {"image-classification": "set by --target"}
