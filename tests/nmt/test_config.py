@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -207,3 +208,11 @@ def test_optimizers_are_those_of_keras():
     }
     assert {*OPTIMIZERS} == (known - left_out) | {"kfac"}
     assert config_files.PRESETS.is_dir()
+
+
+def test_configurations_of_documented_results_are_still_read():
+    folder = Path(__file__).parents[2] / "docs" / "results" / "multi30k"
+    for name in ("transformer", "rnn"):
+        config = read(folder / name / "config.yaml").config(complete=True)
+        assert config.model.architecture == name
+        assert config.data.source == "data/multi30k/train.de"
