@@ -10,11 +10,14 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_LARGE = 2**63  # whole numbers of JSON have no end, those of other programs have
+
 
 def mistyped(instance: Any) -> Iterator[str]:
     """What is wrong with the fields of a dataclass's instance, and of those in it.
 
-    A whole number passes for a float, but no number that is infinite or none; True is no number.
+    A whole number passes for a float, but none that is infinite or beyond 64 bits; True is no
+    number.
 
     Example:
 
@@ -47,10 +50,10 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(fits(entry, arguments[0]) for entry in value)
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
-    if hint is float:
-        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
-    if hint is int:
-        return type(value) is int
+    if hint is float and isinstance(value, float):
+        return math.isfinite(value)
+    if hint in (int, float):
+        return type(value) is int and abs(value) < _LARGE
     return isinstance(value, hint)
 
 

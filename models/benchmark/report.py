@@ -16,6 +16,7 @@ from typing import Any
 from models.benchmark import comparison as comparing
 from models.benchmark import tables
 from models.benchmark.comparison import Comparison, target
+from models.benchmark.fields import fits
 from models.benchmark.record import FAILED, MISSED, NO_TARGET, REACHED, Plan, Record
 from models.benchmark.results import Micro, Results
 from models.benchmark.summary import (
@@ -575,7 +576,7 @@ def _flat(system: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, value in system.items():
         if isinstance(value, Mapping):
             found += [(f"{name}: {inner}", _plain(entry)) for inner, entry in value.items()]
-        elif name == "memory" and isinstance(value, int):
+        elif name == "memory" and fits(value, int):
             found.append((name, memory(value)))
         elif name != "load":
             found.append((name, _plain(value)))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from models.benchmark import record
-from models.benchmark.fields import mistyped
+from models.benchmark.fields import fits, mistyped
+from models.benchmark.power import ESTIMATED, MEASURED, UNAVAILABLE
 from models.benchmark.record import FORMAT, Plan, Record
 from tfkfac.errors import InputError
 
@@ -130,13 +132,18 @@ def from_json(values: Any, where: str) -> Results:
     )
     results = Results(values["suite"], records, micro)
     planned(results.suite, where)
-    named = [(entry.plan.name, entry) for entry in records]
-    for name, entry in (*named, *((entry.name, entry) for entry in micro)):
-        for problem in mistyped(entry):
+    for place, made in enumerate(records, start=1):
+        for problem in plan_problems(made.plan):
+            raise InputError(f"{where}: record {place}: plan: {problem}")
+    entries: list[tuple[str, Record | Micro]] = []
+    entries += [(f"record {number}", entry) for number, entry in enumerate(records, start=1)]
+    entries += [(entry.name, entry) for entry in micro]
+    for name, entry in entries:
+        for problem in chain(mistyped(entry), energy_problems(entry.energy)):
             raise InputError(f"{where}: {name}: {problem}")
-    for entry in micro:
-        if not entry.seconds or min(entry.seconds) <= 0:
-            raise InputError(f"{where}: {entry.name}: seconds must be above 0")
+    for timed in micro:
+        if not timed.seconds or min(timed.seconds) <= 0:
+            raise InputError(f"{where}: {timed.name}: seconds must be above 0")
     return results
 
 
@@ -151,9 +158,35 @@ def planned(suite: Mapping[str, Any], where: str) -> list[Plan]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{where}: no complete plans: {error}") from error
     for plan in plans:
-        for problem in mistyped(plan):
+        for problem in plan_problems(plan):
             raise InputError(f"{where}: plan of {plan.workload}: {problem}")
     return plans
+
+
+def plan_problems(plan: Plan) -> Iterator[str]:
+    """What is wrong with a plan: a field's type, or that nothing can be run by it."""
+    problems = list(mistyped(plan))
+    yield from problems
+    if not problems and min(plan.batch_size, plan.ranks, plan.epochs) < 1:
+        yield "batch_size, ranks and epochs must be 1 or more"
+
+
+def energy_problems(energy: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is wrong with an energy, if there is one: joules and their source go together."""
+    if energy is None:
+        return
+    if set(energy) != {"joules", "source", "detail"} or not isinstance(energy["detail"], str):
+        yield "energy needs joules, source and detail"
+        return
+    source, joules = energy["source"], energy["joules"]
+    if source not in (MEASURED, ESTIMATED, UNAVAILABLE):
+        yield f"energy.source is {source!r}"
+    elif (joules is None) != (source == UNAVAILABLE):
+        yield f"energy is {source}, with {joules} J"
+    elif joules is not None and not (fits(joules, float) and joules >= 0):
+        yield f"energy.joules is {joules!r}"
+    elif not energy["detail"]:
+        yield "energy does not say where it is from"
 
 
 def save(path: Path, results: Results) -> None:

@@ -19,14 +19,13 @@ from typing import Any
 
 from models.benchmark import metrics, mllog, record, results
 from models.benchmark.fields import mistyped
-from models.benchmark.power import ESTIMATED, MEASURED, UNAVAILABLE
+from models.benchmark.power import ESTIMATED, UNAVAILABLE
 from models.benchmark.record import (
     FAILED,
     FORMAT,
     MISSED,
     NO_TARGET,
     REACHED,
-    STATUSES,
     Conditions,
     Evaluation,
     Plan,
@@ -114,8 +113,8 @@ def of_record(made: Record, conditions: Conditions | None = None) -> Iterator[st
     plan = made.plan
     if made.configuration_hash != plan.configuration_hash:
         yield "configuration_hash is not that of its plan"
-    if plan.batch_size < 1 or plan.ranks < 1 or plan.epochs < 1 or plan.batch_size % plan.ranks:
-        yield "its plan has no steps: batch_size, ranks and epochs do not fit"
+    if min(plan.batch_size, plan.ranks, plan.epochs) < 1 or plan.batch_size % plan.ranks:
+        yield f"its plan has {plan.batch_size} examples for {plan.ranks} ranks"
         return
     if conditions is not None:
         yield from _threads(made, conditions)
@@ -294,23 +293,10 @@ def _energy(made: Record) -> Iterator[str]:
     if made.energy is None:
         yield "has no energy, not even why there is none"
         return
-    yield from _energy_fields(made.energy)
-    yield from _compared("energy.joules", made.energy.get("joules"), made.history[-1].joules)
-
-
-def _energy_fields(energy: Mapping[str, Any]) -> Iterator[str]:
-    if set(energy) != {"joules", "source", "detail"} or not isinstance(energy["detail"], str):
-        yield "energy needs joules, source and detail"
-        return
-    source, joules = energy["source"], energy["joules"]
-    if source not in (MEASURED, ESTIMATED, UNAVAILABLE):
-        yield f"energy.source is {source!r}"
-    elif (joules is None) != (source == UNAVAILABLE):
-        yield f"energy is {source}, with {joules} J"
-    elif joules is not None and (not isinstance(joules, int | float) or joules < 0):
-        yield f"energy.joules is {joules!r}"
-    elif not energy["detail"]:
-        yield "energy does not say where it is from"
+    problems = list(results.energy_problems(made.energy))
+    yield from problems
+    if not problems:
+        yield from _compared("energy.joules", made.energy["joules"], made.history[-1].joules)
 
 
 def _as_conditions(made: Record, conditions: Conditions) -> Iterator[str]:
@@ -477,8 +463,7 @@ def _micro(
         for name in ("flops", "traffic", "images"):
             if getattr(made, name) < 0:
                 yield f"{made.name}: {name} is negative"
-        if made.energy is not None:
-            yield from (f"{made.name}: {problem}" for problem in _energy_fields(made.energy))
+        yield from (f"{made.name}: {told}" for told in results.energy_problems(made.energy))
         for system in systems[:1]:
             for name in (*_MACHINE, "versions"):
                 if made.system.get(name) != system.get(name):
@@ -630,9 +615,7 @@ def _record(entry: Any, where: str) -> tuple[Record | None, list[str]]:
         made = record.from_json(entry, where)
     except InputError as error:
         return None, [*problems, str(error)]
-    wrong = [f"{made.plan.name}: {problem}" for problem in mistyped(made)]
-    if made.status not in STATUSES:
-        wrong.append(f"{made.plan.name}: status {made.status!r}")
+    wrong = [f"{where}: {problem}" for problem in mistyped(made)]
     return (None if wrong else made), problems + wrong
 
 

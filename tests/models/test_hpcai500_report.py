@@ -6,12 +6,20 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from models.benchmark import report, results, tables
 from models.benchmark.record import MISSED
-from models.benchmark.summary import configurations, outcomes, scaling, spread, to_quality
+from models.benchmark.summary import (
+    Spread,
+    configurations,
+    outcomes,
+    scaling,
+    spread,
+    to_quality,
+)
 from models.benchmark.tables import Table
 from models.hpcai500.command import main
 from tests.models import benchmark_suite
@@ -67,9 +75,10 @@ def test_damaged_results(directory, tmp_path, old, new, message):
 
 def test_results_of_the_wrong_types(tmp_path):
     made = suite()
-    wrong = dataclasses.replace(made.records[0], seconds="20")
+    seconds: Any = "20"
+    wrong = dataclasses.replace(made.records[0], seconds=seconds)
     results.save(tmp_path, dataclasses.replace(made, records=(wrong,)))
-    with pytest.raises(InputError, match=r"hep-tiny-sgd-b8-r1-1: seconds is '20', not float"):
+    with pytest.raises(InputError, match=r"record 1: seconds is '20', not float"):
         results.load(tmp_path)
 
 
@@ -91,7 +100,7 @@ def test_misses_and_failures_took_for_ever():
     inf = float("inf")
     group = configurations(suite())[2]
     assert group.to_quality() == [40.0, inf, inf]
-    assert spread(group.to_quality()).median == inf
+    assert spread(group.to_quality()) == Spread(inf, 40.0, inf)
     assert group.olympic_mean == inf
     assert to_quality(trial(plan(target=None), [0.9])) is None
 
@@ -332,7 +341,8 @@ def test_a_diverged_trial_does_not_hide_the_others():
 def test_a_miss_is_a_hatched_bar():
     from models.benchmark import comparison, figures
 
-    hep, cosmoflow = figures.times_to_quality(comparison.compare({"a": suite()})).axes
+    axes: Any = figures.times_to_quality(comparison.compare({"a": suite()})).axes
+    hep, cosmoflow = axes
     bars = {bar.get_y() + bar.get_height() / 2: bar for bar in cosmoflow.patches}
     assert [bars[place].get_hatch() for place in (0.0, 1.0)] == ["////", None]
     assert [bar.get_width() for bar in hep.patches] == [20.0, 10.0]

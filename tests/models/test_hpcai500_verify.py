@@ -1,5 +1,6 @@
 """What `verify` finds: any number that follows from others, changed with all digests made anew."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.benchmark import record, results, verification
+from models.benchmark import comparison, record, report, results, verification
 from models.hpcai500.command import main
 from tests.models import benchmark_suite
 from tests.models.benchmark_suite import events_of, plan, results_of, suite, trial
@@ -107,7 +108,7 @@ def test_each_kind_of_number_that_follows_from_others_is_checked():
             assert problems(tampered(path, other)), (path, value, other)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_changed_value_that_follows_from_others_is_refused(data):
     path, value = data.draw(st.sampled_from(DERIVED))
@@ -117,13 +118,25 @@ def test_a_changed_value_that_follows_from_others_is_refused(data):
 
 def test_what_follows_from_nothing_is_as_documented():
     """Each kind in FREE can be changed without notice; the list is no longer than it has to be."""
-    unseen = set()
+    unseen: set[str] = set()
     for path, value in LEAVES:
         if kind(path) in FREE - unseen and any(
             not problems(tampered(path, other)) for other in mutants(value)
         ):
             unseen.add(kind(path))
     assert unseen == FREE
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_strange_values_end_in_an_error_of_one_line(data):
+    path, value = data.draw(st.sampled_from(LEAVES))
+    other = data.draw(st.sampled_from([*mutants(value), [], {}, 0, 10**400]))
+    values = tampered(path, other)
+    assert isinstance(problems(values), list)
+    for use in (report.as_markdown, lambda made: comparison.compare({"a": made})):
+        with contextlib.suppress(InputError):
+            use(results.from_json(values, "results.json"))
 
 
 @settings(max_examples=60, deadline=None)
