@@ -68,7 +68,6 @@ hep_cnn_224 = partial(hep_cnn, (224, 224, 3), blocks=4, dense=None)
 hep_cnn_tiny = partial(hep_cnn, (64, 64, 3), blocks=4, filters=12, dense=None, dropout=0.0)
 hep_cnn_small = partial(hep_cnn, (64, 64, 3), filters=16, dense=64, dropout=0.1)
 hep_resnet50 = partial(imagenet_resnet, 50, (224, 224, 3), 2)
-hep_resnet_tiny = partial(bottleneck_resnet, (1, 1, 1, 1), (64, 64, 3), classes=2, width=8)
 hep_resnet_small = partial(bottleneck_resnet, (1, 1, 1, 1), (64, 64, 3), classes=2, width=16)
 # For jets of 24x24 pixels and one channel.
 jets_tiny = partial(hep_cnn, (24, 24, 1), classes=3, filters=8, dense=None, dropout=0.0)

@@ -101,8 +101,8 @@ def from_grammar(
 
     def make() -> Arrays:
         drawn = grammar.corpus(train, 0, test, seed)
-        sides = ([pair[number] for pair in drawn["train"]] for number in range(2))
-        subwords, _ = train_both(*sides, vocabulary)
+        german, english = ([pair[number] for pair in drawn["train"]] for number in range(2))
+        subwords, _ = train_both(german, english, vocabulary)
         encoded = {part: _encoded(drawn[part], subwords, length) for part in PARTS}
         return _as_arrays(encoded, subwords)
 
@@ -140,7 +140,8 @@ def from_files(
             raise InputError(f"{', '.join(map(str, files['train']))}: {error}") from error
         filters = Filters(length - 1)
         encoded = {
-            part: encode_pairs(*files[part], subwords, subwords, filters)[0] for part in PARTS
+            part: encode_pairs(source, target, subwords, subwords, filters)[0]
+            for part, (source, target) in files.items()
         }
         return _as_arrays(encoded, subwords)
 

@@ -100,7 +100,7 @@ WORKLOADS = {
         loss=keras.losses.MeanSquaredError(),
         sizes={
             "tiny": Size(
-                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 16, 8, settings(4e-3, 0.02), 0.47
+                cosmoflow.cosmoflow_tiny, _volumes(1200, 250, 16), 16, 8, settings(4e-3, 0.02), 0.45
             ),
             "small": Size(
                 cosmoflow.cosmoflow_small,
@@ -139,7 +139,7 @@ WORKLOADS = {
                 64,
                 6,
                 _adversarial(1e-3),
-                3.0,
+                0.8,
             ),
             "small": Size(
                 dcgan.dcgan_small,

@@ -105,7 +105,7 @@ WORKLOADS = {
                 16,
                 4,
                 settings(2e-3, 0.02),
-                0.12,
+                0.08,
             ),
             "small": Size(
                 faster_rcnn.faster_rcnn_tiny,
@@ -113,7 +113,7 @@ WORKLOADS = {
                 16,
                 6,
                 settings(2e-3, 0.02),
-                0.40,
+                0.50,
             ),
             "reference": Size(
                 faster_rcnn.faster_rcnn_reference, _years, 2, 50, settings(1e-4, 1e-3), 0.35, False
@@ -134,7 +134,7 @@ WORKLOADS = {
                 16,
                 8,
                 settings(2e-3, 1e-3),
-                0.33,
+                0.24,
             ),
             "small": Size(
                 racah_detector.racah_small,
@@ -142,7 +142,7 @@ WORKLOADS = {
                 16,
                 10,
                 settings(2e-3, 1e-3),
-                0.50,
+                0.52,
             ),
             "reference": Size(
                 racah_detector.racah_reference, _years, 8, 50, settings(1e-4, 1e-4), generated=False
@@ -165,15 +165,15 @@ WORKLOADS = {
                 16,
                 5,
                 settings(3e-3, 0.05),
-                0.34,
+                0.333,
             ),
             "small": Size(
                 deepcam.deepcam_tiny,
                 _generated(1200, 200, (48, 80), "masks"),
                 16,
-                12,
+                10,
                 settings(3e-3, 0.05),
-                0.40,
+                0.75,
             ),
             "reference": Size(
                 deepcam.deepcam_reference, _masks, 2, 50, settings(1e-3, 0.01), 0.82, False

@@ -63,7 +63,7 @@ WORKLOADS = {
         "Kurth et al., SC17; HPC AI500 V1",
         sizes={
             "tiny": Size(
-                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02), 0.87
+                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02), 0.88
             ),
             "small": Size(
                 hep_cnn.hep_cnn_small,
@@ -84,12 +84,12 @@ WORKLOADS = {
         "HPC AI500 V1",
         sizes={
             "tiny": Size(
-                hep_cnn.hep_resnet_tiny,
+                hep_cnn.hep_resnet_small,
                 _generated(2500, 600, 64),
                 32,
                 5,
-                settings(2e-3, 0.05),
-                0.87,
+                settings(3e-3, 0.05),
+                0.85,
             ),
             "small": Size(
                 hep_cnn.hep_resnet_small,

@@ -44,14 +44,14 @@ WORKLOADS = {
         measure=quality.accuracy,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         sizes={
-            "tiny": Size(resnet.resnet8, _digits, 32, 5, settings(3e-3, 0.05), 0.95),
+            "tiny": Size(resnet.resnet8, _digits, 32, 5, settings(3e-3, 0.05), 0.97),
             "small": Size(
                 partial(resnet.cifar_resnet, 8, width=8),
                 _cifar10,
                 64,
                 8,
                 settings(3e-3, 0.05),
-                0.45,
+                0.52,
                 generated=False,
             ),
             "reference": Size(

@@ -57,6 +57,7 @@ def test_names():
             assert tuple(size.settings) == workloads.OPTIMIZERS
         for name in ("tiny", "small"):
             target = workload.size(name).target
+            assert target is not None
             assert workload.chance is None or workload.better(target, workload.chance)
     with pytest.raises(InputError, match="unknown workload cosmoflw .did you mean cosmoflow"):
         workloads.get("cosmoflw")
@@ -69,17 +70,14 @@ def test_which_quality_is_better():
     assert workloads.get("cosmoflow").better(0.3, 0.4)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        *((name, "reference") for name in workloads.names() if name != "cosmology-dcgan"),
-        ("hep-jets", "tiny"),
-        ("image-classification", "small"),
-    ],
-)
-def test_sizes_that_need_their_files(name, size):
-    with pytest.raises(InputError, match="give its path"):
-        workloads.get(name).size(size).data(None, None)
+@pytest.mark.parametrize("name", workloads.names())
+def test_sizes_that_need_their_files(name):
+    sizes = workloads.get(name).sizes.values()
+    needy = [size for size in sizes if not size.generated]
+    assert bool(needy) == (name != "cosmology-dcgan")
+    for size in needy:
+        with pytest.raises(InputError, match="give its path"):
+            size.data(None, None)
 
 
 def test_hep_beats_simple_features():
@@ -94,9 +92,9 @@ def test_hep_beats_simple_features():
 
 
 def test_cosmoflow_learns_more_than_the_mean():
-    training = Training("cosmoflow", epochs=4)
-    assert training.before > 0.49
-    assert training.after < 0.48
+    training = Training("cosmoflow", epochs=6)
+    assert training.before > 0.48
+    assert training.after < 0.465
 
 
 def test_dcgan_comes_nearer_to_real_spectra():
