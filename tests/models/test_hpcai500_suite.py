@@ -12,10 +12,11 @@ import time
 import pytest
 
 from models import workloads
-from models.benchmark import record, suite
+from models.benchmark import record, results, suite, tuning
 from models.benchmark.progress import Progress
 from models.benchmark.record import Conditions, Plan
 from models.benchmark.suite import Directory, locked, run_trials
+from models.hpcai500 import micro
 from models.hpcai500.command import main
 from tfkfac.errors import InputError, TrainingError
 
@@ -170,6 +171,7 @@ suite._command = lambda module, ranks, task, target: [
 ]
 """
 COMMAND = """
+from models.hpcai500 import micro
 from models.hpcai500.command import main
 sys.exit(main(["run", "image-classification", "--size", "tiny", "--optimizers", "sgd", "--seed",
                "4", "--out", {out!r}]))
@@ -256,3 +258,53 @@ def test_the_list(capsys):
     assert main(["list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["workload"] == "hep" and rows[0]["settings"]["sgd"]["momentum"] == 0.9
+
+
+def test_the_table_of_micro_benchmarks():
+    made = results.Micro("product", "CPU", (0.003, 0.001, 0.002), 4e9, 1e6, 20, 1, 8e12, 1e10)
+    lines = micro.table([made]).splitlines()
+    assert lines[1].split() == ["product", "2.0", "2000.0", "10000.0", "0.5", "25.0", "%"]
+    assert lines[2] == "roofline: 8000.0 GFLOPS of matrix products, 10.0 GB/s of copies, CPU"
+    exchange = results.Micro("allreduce", "CPU", (0.5,), 0.0, 1e9, ranks=2)
+    assert micro.table([exchange]).splitlines()[1].split() == [
+        "allreduce",
+        *["500.0", "-", "-", "2.0", "-"],
+    ]
+
+
+def test_micro_benchmarks_that_fail_say_so(tmp_path, monkeypatch):
+    failing = [sys.executable, "-c", "raise MemoryError('too large')"]
+    monkeypatch.setattr(suite, "_command", lambda *_: failing)
+    with pytest.raises(TrainingError, match="micro benchmarks on 1 ranks failed: MemoryError: too"):
+        suite.run_micro(tmp_path, 1, {"size": "tiny"}, Conditions(), Progress())
+
+
+def test_damaged_micro_benchmarks_are_refused(tmp_path):
+    file = tmp_path / "micro.json"
+    suite.write_micro(file, [results.Micro("product", "CPU", (0.5,), 1e9, 1e6)])
+    assert suite.read_micro(file)[0].median == 0.5
+    file.write_text(file.read_text().replace("0.5", "0.4"))
+    with pytest.raises(InputError, match="micro.json: its digest is not that of its contents"):
+        suite.read_micro(file)
+    file.write_text("{}")
+    with pytest.raises(InputError, match="micro.json: no micro benchmarks"):
+        suite.read_micro(file)
+
+
+def test_tuned_settings_are_those_that_run(tmp_path, capsys):
+    choice = ["hep", "--size", "tiny", "--optimizers", "sgd", "kfac", "--epochs", "1"]
+    tune = ["tune", *choice, "--candidates", "3", "--out", str(tmp_path / "tuning")]
+    assert main(tune) == 0
+    assert times_run(tmp_path / "tuning", 1000) == 6  # three each
+    assert main(tune) == 0
+    assert times_run(tmp_path / "tuning", 1000) == 6
+    settings = tmp_path / "tuning" / "settings.yaml"
+    run_it = ["run", *choice, "--settings", str(settings), "--out", str(tmp_path / "run")]
+    assert main([*run_it, "--seed", "999", "--repetitions", "2"]) == 2
+    assert "was tuned with seed 1000; choose another --seed" in capsys.readouterr().err
+    assert main(run_it) == 0
+    plans = json.loads((tmp_path / "run" / "suite.json").read_text())["plans"]
+    tuned = tuning.read(settings).settings["hep"]
+    assert [plan["settings"] for plan in plans] == [tuned["sgd"], tuned["kfac"]]
+    assert main([*tune, "--threads", "2"]) == 2  # other conditions
+    assert "tuning.json: threads of this tuning is None there and 2" in capsys.readouterr().err

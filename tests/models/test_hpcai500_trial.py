@@ -176,3 +176,19 @@ def test_the_command(tmp_path, capsys):
     assert suite["targets"] == {"image-classification": "set by --target"}
     assert main(command) == 1  # nothing is run again
     assert "2 of 2 trials were done before" in capsys.readouterr().err
+
+
+def test_the_micro_command(capsys):
+    """In a process, at the tiny size."""
+    assert main(["micro", "--size", "tiny", "--repetitions", "2", "--json", "--watts", "10"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    names = [entry["name"] for entry in entries]
+    for part in ("2-D forward", "2-D backward", "3-D", "pooling", "connected", "product", "eigen"):
+        assert any(part in name for name in names)
+    for entry in entries:
+        assert len(entry["seconds"]) == 2 and entry["median"] > 0
+        roof = min(entry["peak_flops"], entry["bandwidth"] * entry["flops"] / entry["traffic"])
+        assert entry["roofline"] == pytest.approx(roof)
+        speed = entry["flops"] / entry["median"]
+        assert entry["share_of_roofline"] == pytest.approx(speed / roof)
+        assert entry["energy"]["source"] in ("measured", "estimated")
