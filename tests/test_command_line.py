@@ -35,6 +35,21 @@ def test_a_reader_that_went_away_ends_the_command_quietly():
     assert process.wait() == 141
 
 
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        for body in ("print('short')", "[print('line') for _ in range(10**5)]"):
+            process = subprocess.run(
+                [sys.executable, "-c", SCRIPT.format(body=body)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stderr == (
+                "error: standard output: cannot be written (No space left on device)\n"
+            )
+            assert process.returncode == 2
+
+
 def test_wrong_input_is_one_line():
     output, error = run("raise InputError('a.txt:3: no')").communicate()
     assert (output, error) == ("", "error: a.txt:3: no\n")

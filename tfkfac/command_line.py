@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+# What writing to a full disk raises; such errors of print() name no file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,10 +74,12 @@ def add_option(group: Any, option: dataclasses.Field) -> None:
 def exit_code(command: Callable[[], None]) -> int:
     """Runs a command; its errors become a line on standard error and an exit code.
 
-    Interruption and a reader of standard output that went away end it quietly.
+    Interruption and a reader of standard output that went away end it quietly. That standard
+    output cannot be written, because the disk is full, is an error like those of input.
     """
     try:
         command()
+        sys.stdout.flush()  # while a full disk can still be told
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -84,10 +89,21 @@ def exit_code(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads any more. Python would flush what is left when it ends, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _discard_output()
+        reason = os.strerror(error.errno)
+        print(f"error: standard output: cannot be written ({reason})", file=sys.stderr)
+        return EXIT_INPUT
     return 0
+
+
+def _discard_output() -> None:
+    """Nothing can be written any more: Python would try when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextlib.contextmanager
