@@ -93,6 +93,7 @@ def learning_curves(groups: Sequence[Configuration]) -> Figure:
             xytext=(4, 3),
             textcoords="offset points",
         )
+    axes.set_title(f"{some.plan.workload} {some.plan.size}", loc="left", size=10)
     _leave_out_outliers(axes, groups)
     axes.set_xlim(left=0)
     axes.set_xlabel("wall-clock time of training and evaluation (s)")

@@ -17,6 +17,7 @@ from models.benchmark import comparison as comparing
 from models.benchmark import tables
 from models.benchmark.comparison import Comparison, target
 from models.benchmark.fields import fits
+from models.benchmark.power import MEASURED
 from models.benchmark.record import FAILED, MISSED, NO_TARGET, REACHED, Plan, Record
 from models.benchmark.results import Micro, Results
 from models.benchmark.summary import (
@@ -120,6 +121,8 @@ def as_page(results: Results) -> str:
         if section.lines:
             items = "\n".join(f"<li>{html.escape(line)}</li>" for line in section.lines)
             body.append(f"<ul>\n{items}\n</ul>")
+        if section.pictures:
+            body.append('<div class="pictures">')
         for picture in section.pictures:
             data = base64.b64encode(_figures().svg(picture.draw())).decode("ascii")
             alternative = html.escape(picture.alternative, quote=True)
@@ -127,6 +130,8 @@ def as_page(results: Results) -> str:
                 f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{alternative}">'
                 f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
             )
+        if section.pictures:
+            body.append("</div>")
         body += [as_html(table) for table in section.tables]
         body.append("</section>")
     contents = "\n".join(body)
@@ -473,6 +478,11 @@ def _micro(entries: Sequence[Micro]) -> Section | None:
         )
     columns = ["operation", "device", ">ranks", ">runs", ">median", ">FLOPS", ">images/s"]
     first = entries[0]
+    reasons = dict.fromkeys(
+        f"Energy is {entry.energy['source']}: {entry.energy['detail']}."
+        for entry in entries
+        if entry.energy is not None and entry.energy["source"] != MEASURED
+    )
     table = Table(
         "Micro benchmarks: single operations",
         [*columns, ">bytes", ">roofline", ">share of it", ">power", "energy is"],
@@ -480,7 +490,8 @@ def _micro(entries: Sequence[Micro]) -> Section | None:
         [
             "FLOPS by formula over the median run. Roofline: the measured peak "
             f"({scaled(first.peak_flops, 'FLOPS')}), or what the measured bandwidth "
-            f"({scaled(first.bandwidth, 'B/s')}) can feed."
+            f"({scaled(first.bandwidth, 'B/s')}) can feed.",
+            *reasons,
         ],
     )
     return Section("Micro benchmarks", tables=[table])
@@ -660,7 +671,7 @@ _PAGE = """<!DOCTYPE html>
 <style>
 :root {{ color-scheme: light; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 75rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }}
+  max-width: 90rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }}
 h1 {{ font-size: 1.8rem; margin: 1rem 0; }}
 h2 {{ font-size: 1.3rem; margin: 2.5rem 0 .5rem; border-bottom: 2px solid #0072b2; }}
 nav ul {{ display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; }}
@@ -676,7 +687,8 @@ tbody th {{ font-weight: 500; white-space: nowrap; }}
 .number {{ text-align: right; white-space: nowrap; }}
 tbody tr:nth-child(even) {{ background: #f5f7f9; }}
 .note, figcaption {{ color: #4a4a4a; font-size: .875rem; margin: .25rem 0 1rem; max-width: 60rem; }}
-figure {{ margin: 1rem 0; }}
+.pictures {{ display: flex; flex-wrap: wrap; align-items: end; column-gap: 2rem; }}
+figure {{ margin: 1rem 0; flex: 0 1 41rem; }}
 img {{ max-width: 100%; height: auto; }}
 </style>
 </head>
