@@ -19,8 +19,9 @@ import itertools
 import json
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ import sentencepiece
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 _REFUSED = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 _WINDOW = 1024
+_LONGEST_LINE = 10_000  # characters
 
 
 class Hypothesis(NamedTuple):
@@ -117,7 +119,15 @@ _Found = list[list[tuple[list[int], float]]]
 class _SavedModel:
     def __init__(self, directory: Path, threads: int) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf
+        # What TensorFlow says as it is imported heeds no setting.
+        stderr = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -235,30 +245,77 @@ class _CTranslate2:
         return ((offset + words) / (offset + 1)) ** self._decoding["length_penalty"]
 
 
-def main() -> None:
-    """Translates standard input, line by line."""
+def main() -> int:
+    """Translates standard input, line by line, and returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--beam", type=int, help="hypotheses kept at every step (CTranslate2)")
     parser.add_argument("--batch-size", type=int, default=64, help="most sentences at once")
     parser.add_argument("--threads", type=int, default=0, help="of the processor; 0: all")
     parser.add_argument("--scores", action="store_true", help="a score and a tab before each line")
     options = parser.parse_args()
-    translator = Translator(
-        Path(__file__).parent,
-        beam=options.beam,
-        batch_size=options.batch_size,
-        threads=options.threads,
-    )
-    with (
-        open(0, encoding="utf-8", newline="\n", closefd=False) as lines,
-        open(1, "w", encoding="utf-8", newline="\n", closefd=False) as output,
-    ):
-        while window := [line.rstrip("\r\n") for line in itertools.islice(lines, _WINDOW)]:
-            for hypotheses in translator(window):
-                text, score, _ = hypotheses[0] if hypotheses else Hypothesis("", 0.0, ())
-                output.write(f"{score:.4f}\t{text}\n" if options.scores else f"{text}\n")
-            output.flush()
+    try:
+        translator = Translator(
+            Path(__file__).parent,
+            beam=options.beam,
+            batch_size=options.batch_size,
+            threads=options.threads,
+        )
+        with (
+            open(0, "rb", closefd=False) as stream,
+            open(1, "w", encoding="utf-8", newline="\n", closefd=False) as output,
+        ):
+            for window in _windows(_lines(stream)):
+                for hypotheses in translator(window):
+                    text, score, _ = hypotheses[0] if hypotheses else Hypothesis("", 0.0, ())
+                    output.write(f"{score:.4f}\t{text}\n" if options.scores else f"{text}\n")
+                output.flush()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """Raises ValueError, naming the line, if one is no line of text."""
+    for number, raw in enumerate(stream, start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")  # byte order mark
+        try:
+            text = raw.removesuffix(b"\n").removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+            raise ValueError(f"standard input:{number}: not UTF-8 ({byte})") from None
+        if refused := _REFUSED.search(text):
+            character = f"U+{ord(refused[0]):04X} at character {refused.start() + 1}"
+            raise ValueError(f"standard input:{number}: control character {character}")
+        if len(text) > _LONGEST_LINE:
+            raise ValueError(f"standard input:{number}: longer than {_LONGEST_LINE:,} characters")
+        yield text
+
+
+def _windows(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Lines by the thousand; those before one that is refused come before its error."""
+    refused: ValueError | None = None
+    while refused is None:
+        window: list[str] = []
+        try:
+            for line in itertools.islice(lines, _WINDOW):
+                window.append(line)
+        except ValueError as error:
+            refused = error
+        if window:
+            yield window
+        elif refused is None:
+            return
+    raise refused
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

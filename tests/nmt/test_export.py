@@ -1,17 +1,23 @@
 """nmt-export: what is exported translates as nmt-translate does, without the toolkit."""
 
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt import export_command, text
+from nmt import corpus, export_command, text
 from nmt.decoding import DecodingOptions
 from nmt.export import directory, standalone
 from nmt.model_directory import load_model
+from nmt.translation.batches import padded
 from nmt.translation.translator import Translator
 from tests.nmt.untrained import untrained
 from tfkfac.errors import InputError
@@ -48,11 +54,16 @@ def export(model, path, *options):
     return path
 
 
-def translations(model, options):
-    """Ours: for each line, (text, score, ids) of each hypothesis."""
+def found_by(model, options):
+    """Our translations of the lines."""
     loaded, contents = load_model(model)
     translator = Translator([loaded], contents.source, contents.target, options, max_source=20)
-    return [[(h.text, h.score, h.ids) for h in found.hypotheses] for found in translator(LINES)]
+    return translator(LINES)
+
+
+def summary(translations):
+    """For each line, (text, score, ids) of each hypothesis."""
+    return [[(h.text, h.score, h.ids) for h in found.hypotheses] for found in translations]
 
 
 def agree(ours, theirs, tolerance):
@@ -76,11 +87,37 @@ def test_saved_models_need_nothing_of_the_toolkit(transformer, rnn, tmp_path):
     assert process.returncode == 0, process.stderr
     found, own = json.loads(process.stdout.splitlines()[-1])
     assert own == []
-    options = DecodingOptions(beam=4, n_best=3, length_penalty=0.5, no_repeat_ngram=2)
-    for model, theirs in zip((transformer, rnn), found, strict=True):
-        ours = translations(model, options)
-        assert [len(hypotheses) for hypotheses in ours] == [3, 0, 3, 0, 3, 3, 3]
-        agree(ours, theirs, 1e-5)
+    options = DecodingOptions(
+        beam=4, n_best=3, length_penalty=0.5, no_repeat_ngram=2, attention=True
+    )
+    for model, path, theirs in zip((transformer, rnn), exported, found, strict=True):
+        ours = found_by(model, options)
+        assert [len(translation.hypotheses) for translation in ours] == [3, 0, 3, 0, 3, 3, 3]
+        agree(summary(ours), theirs, 1e-5)
+        word_by_word(ours, tf.saved_model.load(str(path / "model")))
+
+
+def word_by_word(ours, loaded):
+    """The SavedModel's tensors are ours: ids, log-probabilities and attention, padding apart."""
+    ours = [translation for translation in ours if translation.hypotheses]
+    source = padded([translation.source_ids for translation in ours])
+    tensors = loaded.signatures["serving_default"](source=tf.constant(source))
+    theirs = {name: tensor.numpy() for name, tensor in tensors.items()}
+    for row, translation in enumerate(ours):
+        width = len(translation.source_ids)
+        for rank, hypothesis in enumerate(translation.hypotheses):
+            length = len(hypothesis.ids)
+            assert theirs["lengths"][row, rank] == length
+            assert theirs["ids"][row, rank, :length].tolist() == list(hypothesis.ids)
+            np.testing.assert_allclose(
+                theirs["log_probabilities"][row, rank, :length],
+                hypothesis.log_probabilities,
+                atol=1e-4,
+            )
+            attention = theirs["attention"][row, rank, :length]
+            np.testing.assert_allclose(attention[:, :width], hypothesis.attention, atol=1e-5)
+            np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-5)
+            assert not attention[:, width:].any()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +144,7 @@ def test_ctranslate2_finds_the_same(transformer, tmp_path, model_options, beam):
     if model_options:
         transformer = untrained(tmp_path / "other", "transformer", **model_options)
     path = export(transformer, tmp_path / "exported", "--format", "ctranslate2")
-    ours = translations(transformer, DecodingOptions(beam=beam, n_best=beam))
+    ours = summary(found_by(transformer, DecodingOptions(beam=beam, n_best=beam)))
     found = standalone.Translator(path, beam=beam, n_best=beam, threads=1)(LINES)
     agree(ours, found, 1e-4)
 
@@ -125,8 +162,37 @@ def test_int8_is_smaller_and_close(transformer, tmp_path, capsys):
         assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=0.5)
     assert sum(one == other for one, other in zip(exact, close, strict=True)) >= 2  # blank ones
     command = [sys.executable, small / "translate.py"]
-    process = subprocess.run(command, input=b"das haus\n\n", capture_output=True)
+    marked = b"\xef\xbb\xbfdas haus\r\n\n"
+    process = subprocess.run(command, input=marked, capture_output=True)
     assert process.stdout.decode() == f"{close[0][0].text}\n\n"
+    assert (process.returncode, process.stderr) == (0, b"")
+    reading, writing = os.pipe()
+    os.close(reading)  # nobody reads
+    process = subprocess.run(command, input=b"ab\n", stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff", "not UTF-8 (byte 0xff at position 1)"),
+        (b"a\0", "control character U+0000 at character 2"),
+        (b"a" * 100_000, "longer than 10,000 characters"),
+    ],
+)
+def test_exports_refuse_lines_as_the_toolkit_does(content, message):
+    """After those before them."""
+    stream = io.BytesIO(b"ab\n\n" + content + b"\nno more")
+    windows = standalone._windows(standalone._lines(stream))
+    assert next(windows) == ["ab", ""]
+    with pytest.raises(ValueError, match=f"^standard input:3: {re.escape(message)}"):
+        next(windows)
+    stream.seek(0)
+    ours = corpus.lines(stream, "standard input")
+    assert [next(ours), next(ours)] == ["ab", ""]
+    with pytest.raises(InputError, match=f"^standard input:3: {re.escape(message)}"):
+        next(ours)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
