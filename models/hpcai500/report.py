@@ -12,6 +12,9 @@ from tfkfac.errors import InputError
 from tfkfac.files import replacing
 
 NAMES = ("report.md", "report.html")
+DESCRIPTION = """\
+Report results: times to quality, qualities, speed, energy, cost, scaling, micro
+benchmarks, and what they were measured on. Works while a suite still runs."""
 EPILOG = """\
 examples:
   hpcai500 report runs/hpcai500                      Markdown, on the terminal
@@ -24,8 +27,7 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "report",
         help="tables and plots of results",
-        description="Report results: times to quality, qualities, speed, energy, cost, scaling, "
-        "micro benchmarks, and what they were measured on. Works while a suite still runs.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

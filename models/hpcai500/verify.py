@@ -10,6 +10,9 @@ from typing import Any
 
 from models.benchmark import results, verification
 
+DESCRIPTION = """\
+Check results: digests, completeness, seeds, clocks, and every number that follows from
+others. With a directory also the trials' files and MLLOG lines."""
 EPILOG = """\
 Prints a line for each problem. Exit code 0: none; 1: refused; 2: nothing that could be
 verified. docs/hpcai500.md says what can be found and what cannot."""
@@ -20,8 +23,7 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="check that results are complete and unchanged",
-        description="Check results: digests, completeness, seeds, clocks, and every number that "
-        "follows from others. With a directory also the trials' files and MLLOG lines.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
