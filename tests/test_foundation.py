@@ -47,7 +47,7 @@ def declared(*extras: str) -> dict[str, Requirement]:
 def test_commands_lead_to_functions() -> None:
     commands = DISTRIBUTION.entry_points.select(group="console_scripts")
     assert {command.name for command in commands} == {
-        *("tfkfac-plan", "models-train", "models-plot"),
+        *("tfkfac-plan", "models-train", "models-plot", "hpcai500"),
         *("nmt-data", "nmt-train", "nmt-translate", "nmt-score", "nmt-evaluate", "nmt-average"),
         *("nmt-export", "nmt-serve"),
     }

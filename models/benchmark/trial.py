@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import gc
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,8 +116,10 @@ def _fit(model: keras.Model, batches: Any, steps: int, plan: Plan, observer: Obs
             shuffle=False,
             verbose=0,
         )
-    except (tf.errors.InvalidArgumentError, tf.errors.InternalError) as error:
+    except tf.errors.OpError as error:
         message = " ".join(str(error.message).split())
+        if (damaged := re.search(r"\bInputError: (.*?)( Traceback |$)", message)) is not None:
+            raise InputError(damaged[1]) from error  # of what reads the examples
         finite = all(
             bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(weight))))
             for weight in model.trainable_variables
@@ -154,6 +157,7 @@ def _record(
     batches: Any,
 ) -> Record:
     """Reckons what follows from what was observed. All ranks call this."""
+    peak, gpu_peak = _largest(system.peak_memory(), ranks), _largest(_gpu_memory(), ranks)
     measured = speed(observer.seconds, plan.batch_size)
     energy = observer.energy
     target_entry = first_reaching(observer.history, observer.reached)
@@ -192,8 +196,8 @@ def _record(
             measured,
             conditions,
         ),
-        peak_memory=_largest(system.peak_memory(), ranks),
-        peak_gpu_memory=_largest(_gpu_memory(), ranks),
+        peak_memory=peak,
+        peak_gpu_memory=gpu_peak,
         allreduce_share=_exchange_share(model, measured, plan.batch_size, ranks),
         configuration_hash=plan.configuration_hash,
         data_hash=data_hash(data, plan.data),

@@ -8,9 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from models import workloads
 from models.benchmark import mllog, record, trial
 from models.benchmark.record import Conditions, Plan
 from models.benchmark.stopwatch import Stopwatch
+from models.data.examples import ExampleDataset
 from models.hpcai500.command import main
 from tfkfac.errors import InputError, TrainingError
 
@@ -138,6 +140,27 @@ def test_a_clock_that_goes_back_ends_a_trial(monkeypatch):
 def test_impossible_trials(change, message):
     with pytest.raises(InputError, match=message):
         trial.run(dataclasses.replace(PLAN, **change), Conditions())
+
+
+def test_a_file_that_is_damaged_further_on(monkeypatch):
+    """What a reader says while batches are made is the trial's error, in one line."""
+
+    class Damaged:
+        def __len__(self):
+            return 64
+
+        def read(self, indices):
+            if len(indices) > 1:  # the first alone shows types and shapes
+                raise InputError("volume7.h5: cut short")
+            return np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.int32)
+
+    workload = workloads.get("image-classification")
+    size = dataclasses.replace(
+        workload.size("tiny"), data=lambda path, cache: ExampleDataset("x", Damaged(), Damaged())
+    )
+    monkeypatch.setitem(workload.sizes, "tiny", size)
+    with pytest.raises(InputError, match="^volume7.h5: cut short$"):
+        trial.run(dataclasses.replace(PLAN, steps_per_epoch=2), Conditions())
 
 
 def test_a_file_that_is_no_plan(tmp_path, capsys):
