@@ -100,7 +100,9 @@ def of_results(values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{made.plan.name}: {problem}" for problem in of_record(made, conditions))
     yield from _completeness(plans, records)
     yield from _together(records)
-    yield from _micro(values["micro"], [made.system for made in records], conditions)
+    yield from _micro(
+        values["micro"], [r.system for r in records if r.status != FAILED], conditions
+    )
 
 
 def of_record(made: Record, conditions: Conditions | None = None) -> Iterator[str]:
@@ -386,7 +388,9 @@ def _together(records: Sequence[Record]) -> Iterator[str]:
     for what, alike, get, failed_too in same:
         yield from _same(what, records if failed_too else ended, alike, get)
     for name in _MACHINE:
-        yield from _same(f"system.{name}", records, lambda r: None, _from_system(name))
+        # Whoever writes down that a trial failed does not know its GPUs.
+        of = ended if name == "gpus" else records
+        yield from _same(f"system.{name}", of, lambda r: None, _from_system(name))
     yield from _same("system.versions", records, lambda r: None, lambda r: r.system.get("versions"))
 
 

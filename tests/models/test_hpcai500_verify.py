@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.benchmark import comparison, record, report, results, verification
 from models.hpcai500.command import main
 from tests.models import benchmark_suite
-from tests.models.benchmark_suite import events_of, plan, results_of, suite, trial
+from tests.models.benchmark_suite import events_of, failed, plan, results_of, suite, trial
 from tfkfac.errors import InputError
 
 VALID = json.dumps(results.to_json(suite()))
@@ -295,6 +295,12 @@ def test_trials_share_machine_and_data():
         "hep-tiny-sgd-b8-r1-2: data_hash is 'f00', in hep-tiny-sgd-b8-r1-1 'data of hep'",
         "hep-tiny-sgd-b8-r1-2: system.host is 'node2', in hep-tiny-sgd-b8-r1-1 'node1'",
     ]
+
+
+def test_a_failed_trial_does_not_know_its_gpus():
+    one = trial(plan(), [0.95])
+    one = dataclasses.replace(one, system={**one.system, "gpus": ["H100"]}, peak_gpu_memory=2**30)
+    assert together(one, failed(plan(seed=2, repetition=2))) == []
 
 
 # ------------------------------------------------------------------------------- the directory
