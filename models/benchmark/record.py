@@ -38,7 +38,7 @@ class Plan:
         repetition: 1, 2, ... of otherwise equal trials.
         seed: of weights, order and augmentation; each repetition has another.
         target: quality at which the clock stops; None measures speed alone.
-        steps_per_epoch: None for all examples; fewer for a measurement of speed.
+        steps_per_epoch: steps between evaluations, to measure speed; None for all examples once.
         data: path of original files; None for generated ones.
     """
 

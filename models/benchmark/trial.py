@@ -84,11 +84,7 @@ def run(
     meter = power.EnergyMeter() if ranks.is_first else None
     watch = Stopwatch(meter, conditions.watts)
     data = _data(size, plan, conditions)
-    steps = data.steps_per_epoch(batch, shard)
-    if plan.steps_per_epoch is not None:
-        if plan.steps_per_epoch > steps:
-            raise InputError(f"{plan.name}: an epoch has {steps} steps, not {plan.steps_per_epoch}")
-        steps = plan.steps_per_epoch
+    steps = plan.steps_per_epoch or data.steps_per_epoch(batch, shard)
     build = optimizers.builder(plan.optimizer, plan.settings, steps * plan.epochs, model)
     # XLA has no Horovod operations; without it everywhere, ranks and optimizers compare.
     workload.compile(model, build, jit_compile=False)

@@ -82,7 +82,9 @@ def add_choice(parser: Any) -> None:
     )
     group.add_argument("--epochs", metavar="N", help="at most (default: the workload's)")
     group.add_argument(
-        "--steps", metavar="N", help="of an epoch, to measure speed alone (default: all)"
+        "--steps",
+        metavar="N",
+        help="between evaluations, to measure speed (default: all examples once)",
     )
     group.add_argument(
         "--batch-size", metavar="N", help="examples of a step (default: the workload's)"
