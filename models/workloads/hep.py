@@ -63,14 +63,19 @@ WORKLOADS = {
         "Kurth et al., SC17; HPC AI500 V1",
         sizes={
             "tiny": Size(
-                hep_cnn.hep_cnn_tiny, _generated(2500, 600, 64), 32, 5, settings(2e-3, 0.02), 0.88
+                hep_cnn.hep_cnn_tiny,
+                _generated(2500, 600, 64),
+                32,
+                5,
+                settings(2e-3, 0.02, muon=0.005),
+                0.88,
             ),
             "small": Size(
                 hep_cnn.hep_cnn_small,
                 _generated(5000, 1500, 64),
                 32,
                 10,
-                settings(2e-3, 0.02),
+                settings(2e-3, 0.02, muon=0.005),
                 0.92,
             ),
             "reference": Size(

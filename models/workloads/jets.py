@@ -40,10 +40,19 @@ WORKLOADS = {
         measure=quality.accuracy,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         sizes={
-            "tiny": Size(hep_cnn.jets_tiny, _file(2000), 32, 4, settings(2e-3, 0.02), 0.55, False),
-            "small": Size(hep_cnn.jets_small, _file(), 32, 10, settings(1e-3, 0.02), 0.635, False),
+            "tiny": Size(
+                hep_cnn.jets_tiny, _file(2000), 32, 4, settings(2e-3, 0.02, muon=0.005), 0.55, False
+            ),
+            "small": Size(
+                hep_cnn.jets_small, _file(), 32, 10, settings(1e-3, 0.02, muon=0.005), 0.635, False
+            ),
             "reference": Size(
-                hep_cnn.jets_small, _file(), 128, 50, settings(1e-3, 0.02), generated=False
+                hep_cnn.jets_small,
+                _file(),
+                128,
+                50,
+                settings(1e-3, 0.02, muon=0.005),
+                generated=False,
             ),
         },
     )

@@ -114,7 +114,7 @@ WORKLOADS = {
                 _grammar(4000, 100, 600, 32),
                 32,
                 8,
-                settings(3e-3, 0.5),
+                settings(3e-3, 0.5, kl_clip=0.01),
                 7.0,
             ),
             "small": Size(
@@ -130,7 +130,7 @@ WORKLOADS = {
                 _grammar(8000, 200, 1000, 28),
                 32,
                 5,
-                settings(3e-3, 0.5),
+                settings(3e-3, 0.5, kl_clip=0.01),
                 60.0,
             ),
             "reference": Size(
@@ -146,7 +146,7 @@ WORKLOADS = {
                 _files(32_000, 100),
                 256,
                 20,
-                settings(5e-4, 0.1),
+                settings(5e-4, 0.1, kl_clip=0.01),
                 generated=False,
             ),
         },

@@ -141,9 +141,14 @@ class Workload:
 
 
 def settings(
-    adamw: float, sgd: float, muon: float = 0.02, kfac: float = 0.1, damping: float = 0.01
+    adamw: float,
+    sgd: float,
+    muon: float = 0.02,
+    kfac: float = 0.1,
+    damping: float = 0.01,
+    kl_clip: float = 0.001,
 ) -> Settings:
-    """Settings for all optimizers from their learning rates and K-FAC's damping."""
+    """Settings for all optimizers from their learning rates, K-FAC's damping and its KL clip."""
     return {
         "sgd": {"learning_rate": sgd, "momentum": 0.9},
         "adamw": {"learning_rate": adamw, "weight_decay": 1e-4},
@@ -151,6 +156,7 @@ def settings(
         "kfac": {
             "learning_rate": kfac,
             "damping": damping,
+            "kl_clip": kl_clip,
             "momentum": 0.9,
             "factor_interval": 10,
             "eigen_interval": 50,
