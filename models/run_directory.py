@@ -12,7 +12,7 @@ from pathlib import Path
 from models import config as configuration
 from models.config import TrainingConfig
 from tfkfac.errors import InputError
-from tfkfac.files import remove_leftovers, replacing
+from tfkfac.files import check_new_directory, remove_leftovers, replacing
 
 # The member of a checkpoint (a zip archive) that holds its `Progress`.
 PROGRESS = "training.json"
@@ -87,13 +87,7 @@ class RunDirectory:
 
     def check_new(self, overwrite: bool) -> None:
         """Raises InputError if a new training here would lose an old one's files."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path}: not a directory")
-        if not overwrite and self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(
-                f"--out {self.path}: already exists; continue it with --resume, replace it with "
-                "--overwrite, or choose another"
-            )
+        check_new_directory(self.path, overwrite)
 
     def clear(self) -> None:
         """Creates the directory, or removes what an earlier training left, and nothing else."""

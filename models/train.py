@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +9,8 @@ from typing import Any
 from models import config as configuration
 from models.config import OPTIONS, TrainingConfig
 from models.run_directory import RunDirectory
+from tfkfac import training_command
 from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
-from tfkfac.errors import InputError
-from tfkfac.options import as_given
 from tfkfac.ranks import launched_as_first
 
 DESCRIPTION = """\
@@ -57,31 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """The command's options: those of `TrainingConfig`, and what to do with a run directory."""
-    result = Parser(
-        prog="models-train",
-        usage="models-train [--config FILE] [options]",
-        description=DESCRIPTION,
-        epilog=EXAMPLES.format("\n  ".join(configuration.preset_names())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    result.add_argument(
-        "--config",
-        default=None,
-        metavar="FILE",
-        help="YAML file with options, or the name of one that comes with it (see below)",
-    )
+    presets = configuration.preset_names()
+    result = training_command.parser("models-train", DESCRIPTION, EXAMPLES, presets)
     groups = {name: result.add_argument_group(title) for name, title in GROUPS.items()}
     for option in OPTIONS.values():
         add_option(groups[option.metadata["group"]], option)
-    for flag, meaning in {
-        "--resume": "continue the training in the run directory exactly; without --config, its "
-        "options are those saved there",
-        "--overwrite": "remove the files of an earlier training in the run directory",
-        "--horovod": "join other processes; implied by horovodrun, needed under mpirun",
-    }.items():
-        group = groups["execution" if flag == "--horovod" else "output"]
-        group.add_argument(flag, action="store_true", default=False, help=meaning)
+    training_command.add_switches(groups["output"], groups["execution"], "run directory")
     return result
 
 
@@ -106,19 +84,20 @@ def effective_config(
     config = TrainingConfig(**{**file, **flags}).resolved()
     if not resume:
         return config
-    assert config.out is not None  # resolved() fills it in
-    saved = RunDirectory(config.out).saved_config()
+    out = config.out
+    assert out is not None  # resolved() fills it in
+    saved = RunDirectory(out).saved_config()
     if config_name is None:
         values = {name: getattr(saved, name) for name in OPTIONS}
-        config = TrainingConfig(**{**values, **flags, "out": config.out})
+        config = TrainingConfig(**{**values, **flags, "out": out})
     free = FREE_ON_RESUME | ({"epochs"} if config.schedule in ("step", "constant") else set())
-    for name in OPTIONS:
-        old, new = getattr(saved, name), getattr(config, name)
-        if name not in free and old != new:
-            raise InputError(
-                f"--resume: {name} is {as_given(new)}, but the training in {config.out} has "
-                f"{as_given(old)}; it must stay the same"
-            )
+    training_command.check_continuation(
+        OPTIONS,
+        lambda name: getattr(saved, name),
+        lambda name: getattr(config, name),
+        free,
+        out,
+    )
     return config
 
 
@@ -126,24 +105,18 @@ def _run(arguments: Sequence[str] | None) -> None:
     options = vars(parser().parse(arguments))
     config_name = options.pop("config")
     resume, overwrite, horovod = (options.pop(name) for name in ("resume", "overwrite", "horovod"))
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite contradict each other")
+    training_command.check_switches(resume, overwrite)
     first = launched_as_first(horovod)
     config = effective_config(options, config_name, resume)
     assert config.out is not None  # resolved() fills it in
     run = RunDirectory(config.out)
     if first and not resume:
         run.check_new(overwrite)
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard: TensorBoard is missing: pip install tensorboard")
-    try:
+    training_command.check_tensorboard(config.tensorboard)
+    with training_command.interruptible(first, lambda: _what_is_safe(run)):
         with quiet_tensorflow():  # not before: the import takes seconds
             from models.training import train
         train(config, resume, horovod)
-    except KeyboardInterrupt:
-        if first:
-            print(f"\ninterrupted; {_what_is_safe(run)}", file=sys.stderr)
-        raise
 
 
 def _what_is_safe(run: RunDirectory) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.model_directory import ModelDirectory
-from tfkfac.command_line import Parser, add_option, exit_code
+from nmt.translation import writing
+from tfkfac.command_line import Parser, add_options, exit_code
 from tfkfac.errors import InputError
-from tfkfac.options import COUNT, TEXT, convert_flags, option
+from tfkfac.options import COUNT, TEXT, from_flags, option
 
 DESCRIPTION = """\
 Average the weights that a training kept of its last or best validations (its option average), or
@@ -33,9 +34,6 @@ class Options:
     output: str | None = option(TEXT, None, "write another file instead (.weights.h5)")
 
 
-_KNOWN = {known.name: known for known in fields(Options)}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -55,11 +53,9 @@ def parser() -> Parser:
         usage="nmt-average --model DIR [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    for known in _KNOWN.values():
-        add_option(result, known)
+    add_options(result, Options)
     result.add_argument(
         "--weights", nargs="+", metavar="FILE", help="average these files instead of what it kept"
     )
@@ -68,7 +64,7 @@ def parser() -> Parser:
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = vars(parser().parse(arguments))
-    options = Options(**convert_flags(_KNOWN, flags))
+    options = from_flags(Options, flags)
     if options.model is None:
         raise InputError("--model: missing; give the directory of a trained model")
     directory = ModelDirectory(options.model)
@@ -87,6 +83,7 @@ def _run(arguments: Sequence[str] | None) -> None:
             f"{directory.checkpoints}: no weights; a training with average above 0 keeps some"
         )
     target = directory.averaged if options.output is None else Path(options.output)
+    writing.check(options.output, "--output")
     if not target.name.endswith(".weights.h5"):
         raise InputError(f"--output: expected a name that ends in .weights.h5, not {target.name}")
     from nmt import weights  # not before: HDF5's library takes a moment

@@ -246,7 +246,6 @@ def parser() -> Parser:
         usage="nmt-data CORPUS [--out DIR] [options]",
         description=DESCRIPTION + "\n".join(f"  {n:9} {about}" for n, about in abouts.items()),
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("corpus", nargs="?", metavar="CORPUS", help=", ".join(abouts))
     result.add_argument("--out", metavar="DIR", help="directory (default: data/CORPUS)")

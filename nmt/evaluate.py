@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -49,7 +48,6 @@ def parser() -> Parser:
         usage="nmt-evaluate --reference FILE [options] HYPOTHESIS [HYPOTHESIS ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
         "hypotheses", nargs="*", metavar="HYPOTHESIS", help="translations; - is standard input"

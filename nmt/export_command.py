@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from nmt.export import directory
 from nmt.model_directory import ModelDirectory
 from nmt.translation import models
 from nmt.translation.models import Models
-from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
+from tfkfac.command_line import Parser, add_option, add_options, exit_code, quiet_tensorflow
 from tfkfac.errors import InputError
-from tfkfac.options import FLAG, TEXT, convert_flags, one_of, option
+from tfkfac.options import FLAG, TEXT, from_flags, one_of, option
 
 DESCRIPTION = """\
 Export a trained model for programs that do without this toolkit. The new directory holds the model,
@@ -31,27 +30,27 @@ ctranslate2   a model of CTranslate2, a fast decoder, for a single Transformer; 
               smaller, and faster still, for slightly other translations"""
 EXAMPLES = """\
 examples:
-  nmt-export --model model --output exported
-  nmt-export --model model --output exported --format ctranslate2 --quantization int8
+  nmt-export --model model --out exported
+  nmt-export --model model --out exported --format ctranslate2 --quantization int8
   python exported/translate.py < text.de > text.en"""
 QUANTIZATIONS = ("float32", "int8", "int16", "float16", "bfloat16", "int8_float32", "int8_float16")
-# A search is exported: nothing is drawn at random.
-_LEFT_OUT = ("sample", "temperature", "top_k", "top_p", "seed")
+# A search is exported: nothing is drawn at random. Attention has an option of its own.
+_LEFT_OUT = ("sample", "temperature", "top_k", "top_p", "seed", "attention")
 
 
 @dataclass(frozen=True)
 class Options:
     """What is written."""
 
-    output: str | None = option(TEXT, None, "directory to be made")
+    out: str | None = option(TEXT, None, "directory to make")
     format: str = option(one_of(*directory.FORMATS), "savedmodel", "what reads the export")
     quantization: str = option(
         one_of(*QUANTIZATIONS), "float32", "ctranslate2: numbers that matrices are stored in"
     )
+    return_attention: bool = option(
+        FLAG, False, "savedmodel: also give attention weights, for alignments"
+    )
     overwrite: bool = option(FLAG, False, "replace an export that is there already")
-
-
-_KNOWN = {known.name: known for known in dataclasses.fields(Options)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,16 +69,14 @@ def parser() -> Parser:
     """The command's options."""
     result = Parser(
         prog="nmt-export",
-        usage="nmt-export --model DIR [DIR ...] --output DIR [options]",
+        usage="nmt-export --model DIR [DIR ...] --out DIR [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     models.add_options(result, leave_out=("batch_size", "threads"))
     group = result.add_argument_group("output")
-    for known in _KNOWN.values():
-        add_option(group, known)
+    add_options(group, Options)
     group = result.add_argument_group("search (for ctranslate2, what translate.py does by default)")
     for known in documented.options_of(DecodingOptions, leave_out=_LEFT_OUT).values():
         add_option(group, known)
@@ -88,13 +85,14 @@ def parser() -> Parser:
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = vars(parser().parse(arguments))
-    options = Options(**convert_flags(_KNOWN, flags))
-    decoding = documented.from_flags(DecodingOptions, flags)
-    if options.output is None:
-        raise InputError("--output: missing; give a directory to be made")
+    options = from_flags(Options, flags)
+    attention = options.return_attention
+    decoding = documented.from_flags(DecodingOptions, flags, attention=attention)
+    if options.out is None:
+        raise InputError("--out: missing; give --out DIRECTORY, the directory to make")
     if options.quantization != "float32" and options.format != "ctranslate2":
         raise InputError("--quantization: needs --format ctranslate2")
-    path = Path(options.output)
+    path = Path(options.out)
     directory.check_new(path, options.overwrite)
     chosen = Models.of(flags)
     if options.format == "ctranslate2":
@@ -149,7 +147,7 @@ def export(options: Options, decoding: DecodingOptions, chosen: Models, path: Pa
     except tf.errors.OpError as error:  # as on a full disk
         # "{{node ...}} FILE; REASON [Op:...]"
         reason = str(error.message).splitlines()[0].split(" [Op:")[0].split("; ")[-1]
-        raise InputError(f"--output {options.output}: cannot be written ({reason})") from error
+        raise InputError(f"--out {options.out}: cannot be written ({reason})") from error
 
 
 def _check_ctranslate2(chosen: Models, decoding: DecodingOptions) -> None:
@@ -163,7 +161,8 @@ def _check_ctranslate2(chosen: Models, decoding: DecodingOptions) -> None:
         )
     if decoding.attention:
         raise InputError(
-            "--attention: only for savedmodel; CTranslate2 has return_attention when it translates"
+            "--return-attention: only for savedmodel; CTranslate2 has an option of that name when "
+            "it translates"
         )
     try:
         metadata.version("ctranslate2")

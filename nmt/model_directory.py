@@ -29,7 +29,7 @@ from nmt.config import Config
 from nmt.models.config import ModelConfig
 from nmt.subwords import Subwords
 from tfkfac.errors import InputError
-from tfkfac.files import remove_leftovers, replacing
+from tfkfac.files import check_new_directory, remove_leftovers, replacing
 
 # Of the directory as described above; a reader refuses what is newer.
 FORMAT = 1
@@ -87,13 +87,7 @@ class ModelDirectory:
 
     def check_new(self, overwrite: bool) -> None:
         """Raises InputError if a new training here would lose an old one's files."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path}: not a directory")
-        if not overwrite and self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(
-                f"--out {self.path}: already exists; continue it with --resume, replace it with "
-                "--overwrite, or choose another"
-            )
+        check_new_directory(self.path, overwrite)
 
     def create(self, contents: Contents, versions: Mapping[str, str]) -> None:
         """Makes the directory of a new training, in place of an earlier one's files.

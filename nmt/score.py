@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nmt.translation import models, writing
+from nmt.translation.alignments import AlignmentOptions
 from nmt.translation.models import Models
 from nmt.translation.reading import Lines
-from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
+from tfkfac.command_line import Parser, add_options, exit_code, quiet_tensorflow
 from tfkfac.errors import InputError
-from tfkfac.options import FLAG, TEXT, convert_flags, one_of, option
+from tfkfac.options import FLAG, TEXT, from_flags, one_of, option
 
 DESCRIPTION = """\
 Score given translations: the log-probability (natural logarithm) of each target sentence given
@@ -49,17 +49,6 @@ class Options:
     per_subword: bool = option(
         FLAG, False, "text: the log-probability divided by the number of subwords, END included"
     )
-    alignments: str | None = option(
-        TEXT, None, "also write which source words the words attend to, to this file or directory"
-    )
-    alignment_format: str = option(
-        one_of("pharaoh", "json", "png"),
-        "pharaoh",
-        "pharaoh: 0-0 2-1 a line; json: words and attention; png: a heat map for each line",
-    )
-
-
-_KNOWN = {known.name: known for known in fields(Options)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,19 +70,18 @@ def parser() -> Parser:
         usage="nmt-score --model DIR [DIR ...] --source FILE --target FILE [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     models.add_options(result)
     group = result.add_argument_group("input and output")
-    for known in _KNOWN.values():
-        add_option(group, known)
+    add_options(group, Options)
+    add_options(group, AlignmentOptions)
     return result
 
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = vars(parser().parse(arguments))
-    options = Options(**convert_flags(_KNOWN, flags))
+    options = from_flags(Options, flags)
     for name in ("source", "target"):
         if getattr(options, name) is None:
             raise InputError(f"--{name}: missing; give a file, a sentence a line")
@@ -101,18 +89,17 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise InputError("--word-scores: needs --format json")
     if options.per_subword and options.format != "text":
         raise InputError("--per-subword: needs --format text")
-    if "alignment_format" in flags and options.alignments is None:
-        raise InputError("--alignment-format: needs --alignments PATH")
     writing.check(options.output, "--output")
-    pictures = options.alignment_format == "png"
-    writing.check(options.alignments, "--alignments", directory=pictures)
+    alignments = AlignmentOptions.of(flags, options.output)
     sides = [Lines(Path(path)) for path in (options.source, options.target) if path is not None]
     chosen = Models.of(flags)
     with writing.readable_errors():
-        score(options, chosen, *sides)
+        score(options, alignments, chosen, *sides)
 
 
-def score(options: Options, chosen: Models, source: Lines, target: Lines) -> None:
+def score(
+    options: Options, alignments: AlignmentOptions, chosen: Models, source: Lines, target: Lines
+) -> None:
     """Scores pairs as long as there are any, a window at a time.
 
     Raises:
@@ -120,20 +107,15 @@ def score(options: Options, chosen: Models, source: Lines, target: Lines) -> Non
     """
     loaded = chosen.load()
     with quiet_tensorflow():
-        from nmt.translation.alignments import Alignments
         from nmt.translation.scoring import PairScorer
 
     scorer = PairScorer(
         loaded, chosen.source, chosen.target, chosen.options.batch_size, chosen.max_source
     )
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(writing.output(options.output))
-        alignments = None
-        if options.alignments is not None:
-            path = Path(options.alignments)
-            alignments = stack.enter_context(
-                Alignments(path, options.alignment_format, chosen.source, chosen.target)
-            )
+    with (
+        writing.output(options.output) as stream,
+        alignments.writer(chosen.source, chosen.target) as writer,
+    ):
         number = 0
         none: list[str] = []
         for sources, targets in itertools.zip_longest(
@@ -148,8 +130,8 @@ def score(options: Options, chosen: Models, source: Lines, target: Lines) -> Non
                 )
             for found in scorer(sources, targets, first=number):
                 stream.write(_line(options, chosen, number, found) + "\n")
-                if alignments is not None:
-                    alignments.write(number, found.source_ids, found.target_ids, found.attention)
+                if writer is not None:
+                    writer.write(number, found.source_ids, found.target_ids, found.attention)
                 number += 1
             stream.flush()
 

@@ -8,16 +8,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from nmt import documented
 from nmt.decoding.options import DecodingOptions
 from nmt.translation import models
 from nmt.translation.models import Models
-from tfkfac.command_line import Parser, add_option, exit_code
+from tfkfac.command_line import Parser, add_option, add_options, exit_code
 from tfkfac.errors import InputError
-from tfkfac.options import COUNT, FLAG, NOT_NEGATIVE, Kind, convert_flags, option
+from tfkfac.options import COUNT, FLAG, NOT_NEGATIVE, Kind, from_flags, option
 
 DESCRIPTION = """\
 Translate over HTTP. A page to try it is at the address that it prints when it is ready; programs
@@ -56,13 +56,10 @@ class Options:
     max_characters: int = option(COUNT, 5000, "of a line")
     max_beam: int = option(COUNT, 10, "that a request may ask for")
     max_waiting: int = option(COUNT, 10_000, "lines that may wait, before requests are refused")
-    patience: float = option(
+    batch_timeout: float = option(
         NOT_NEGATIVE, 5.0, "milliseconds to wait for more requests to translate together"
     )
     log: bool = option(FLAG, False, "a line on standard error for each request to translate")
-
-
-_KNOWN = {known.name: known for known in fields(Options)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,13 +81,11 @@ def parser() -> Parser:
         usage="nmt-serve --model DIR [DIR ...] [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     models.add_options(result)
     group = result.add_argument_group("server")
-    for known in _KNOWN.values():
-        add_option(group, known)
+    add_options(group, Options)
     group = result.add_argument_group("search, of requests that do not say otherwise")
     for known in documented.options_of(DecodingOptions, leave_out=_LEFT_OUT).values():
         add_option(group, known)
@@ -99,7 +94,7 @@ def parser() -> Parser:
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = vars(parser().parse(arguments))
-    options = Options(**convert_flags(_KNOWN, flags))
+    options = from_flags(Options, flags)
     decoding = documented.from_flags(DecodingOptions, flags)
     if decoding.beam > options.max_beam:
         raise InputError(f"--beam: {decoding.beam} is more than --max-beam {options.max_beam}")
@@ -176,7 +171,7 @@ def serve(
     service.warm_up()
     limits = Limits(options.max_bytes, options.max_lines, options.max_characters, options.max_beam)
     most = chosen.options.batch_size
-    batcher = Batcher(service.translate, most, options.patience / 1000, options.max_waiting)
+    batcher = Batcher(service.translate, most, options.batch_timeout / 1000, options.max_waiting)
     model = " + ".join(path.absolute().name for path in chosen.directories)
     served = application(
         batcher, decoding, limits, chosen.source, chosen.target, model, options.log

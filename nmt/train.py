@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -13,9 +11,10 @@ from typing import Any
 from nmt import config_files
 from nmt.config import OPTIONS, SECTIONS, Config
 from nmt.model_directory import ModelDirectory
+from tfkfac import training_command
 from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
 from tfkfac.errors import InputError
-from tfkfac.options import as_given, flag
+from tfkfac.options import flag
 from tfkfac.ranks import launched_as_first
 
 DESCRIPTION = """\
@@ -54,39 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """The command's options: those of `Config`, and what to do with a model directory."""
-    result = Parser(
-        prog="nmt-train",
-        usage="nmt-train [--config FILE] [options]",
-        description=DESCRIPTION,
-        epilog=EXAMPLES.format("\n  ".join(config_files.preset_names())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    result.add_argument(
-        "--config",
-        default=None,
-        metavar="FILE",
-        help="YAML file with options, or the name of one that comes with it (see below)",
-    )
+    presets = config_files.preset_names()
+    result = training_command.parser("nmt-train", DESCRIPTION, EXAMPLES, presets)
     groups = {}
     for name, section in SECTIONS.items():
         groups[name] = result.add_argument_group(name)
         for option in fields(section):
             add_option(groups[name], OPTIONS[option.name])
-    for switch, (section_name, meaning) in {
-        "--resume": (
-            "output",
-            "continue the training in the model directory exactly; without --config, its options "
-            "are those saved there",
-        ),
-        "--overwrite": ("output", "remove the files of an earlier training in the directory"),
-        "--show-config": ("output", "print all options in effect, explained, and stop"),
-        "--horovod": (
-            "execution",
-            "join other processes; implied by horovodrun, needed under mpirun",
-        ),
-    }.items():
-        groups[section_name].add_argument(switch, action="store_true", default=False, help=meaning)
+    training_command.add_switches(groups["output"], groups["execution"], "model directory")
+    groups["output"].add_argument(
+        "--show-config",
+        action="store_true",
+        default=False,
+        help="print all options in effect, explained, and stop",
+    )
     return result
 
 
@@ -118,13 +98,7 @@ def effective_config(
     free = set(FREE_ON_RESUME)
     if config.optimization.schedule not in ("linear", "cosine"):
         free.add("updates")
-    for name in OPTIONS:
-        old, new = saved.value(name), config.value(name)
-        if name not in free and old != new:
-            raise InputError(
-                f"--resume: {name} is {as_given(new)}, but the training in {out} has "
-                f"{as_given(old)}; it must stay the same"
-            )
+    training_command.check_continuation(OPTIONS, saved.value, config.value, free, out)
     return config
 
 
@@ -138,8 +112,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         file = config_files.read(config_files.find(config_name)) if config_name else None
         print(config_files.text(config_files.from_flags(flags, file).config()), end="")
         return
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite contradict each other")
+    training_command.check_switches(resume, overwrite)
     first = launched_as_first(horovod)
     config = effective_config(flags, config_name, resume)
     assert config.output.out is not None  # complete
@@ -148,20 +121,22 @@ def _run(arguments: Sequence[str] | None) -> None:
         directory.check_new(overwrite)
     for name in ("source", "target", "validation_source", "validation_target"):
         path = config.value(name)
-        if path is not None and not Path(path).is_file():
-            is_directory = Path(path).is_dir()
-            what = "a directory, not a file" if is_directory else "no such file"
-            raise InputError(f"{flag(name)} {path}: {what}")
-    if config.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard: TensorBoard is missing: pip install tensorboard")
-    try:
+        if path is not None and (problem := _no_file(Path(path))):
+            raise InputError(f"{flag(name)} {path}: {problem}")
+    training_command.check_tensorboard(config.output.tensorboard)
+    with training_command.interruptible(first, lambda: _what_is_safe(directory)):
         with quiet_tensorflow():  # not before: the import takes seconds
             from nmt.training.run import train
         train(config, resume, horovod)
-    except KeyboardInterrupt:
-        if first:
-            print(f"\ninterrupted; {_what_is_safe(directory)}", file=sys.stderr)
-        raise
+
+
+def _no_file(path: Path) -> str:
+    """Why text cannot be read from a path again and again, or nothing."""
+    if path.is_file():
+        return ""
+    if path.is_dir():
+        return "a directory, not a file"
+    return "a pipe, not a file; it is read several times" if path.exists() else "no such file"
 
 
 def _what_is_safe(directory: ModelDirectory) -> str:

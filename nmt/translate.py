@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from nmt import documented
 from nmt.decoding.options import DecodingOptions
 from nmt.translation import models, writing
+from nmt.translation.alignments import AlignmentOptions
 from nmt.translation.models import Models
 from nmt.translation.reading import Lines
-from tfkfac.command_line import Parser, add_option, exit_code, quiet_tensorflow
+from tfkfac.command_line import Parser, add_option, add_options, exit_code, quiet_tensorflow
 from tfkfac.errors import InputError
-from tfkfac.options import FLAG, TEXT, convert_flags, one_of, option
+from tfkfac.options import FLAG, TEXT, from_flags, one_of, option
 
 DESCRIPTION = """\
 Translate text, a line at a time: one line in, one line out, in the same order, blank lines
@@ -50,17 +50,6 @@ class Options:
     word_scores: bool = option(
         FLAG, False, "json: also the log-probability of each word, and of the end"
     )
-    alignments: str | None = option(
-        TEXT, None, "also write which source words the words attend to, to this file or directory"
-    )
-    alignment_format: str = option(
-        one_of("pharaoh", "json", "png"),
-        "pharaoh",
-        "pharaoh: 0-0 2-1 a line; json: words and attention; png: a heat map for each line",
-    )
-
-
-_KNOWN = {known.name: known for known in fields(Options)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +72,6 @@ def parser() -> Parser:
         usage="nmt-translate --model DIR [DIR ...] [options]",
         description=DESCRIPTION,
         epilog=EXAMPLES.format("  " + explained),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     models.add_options(result)
@@ -92,8 +80,8 @@ def parser() -> Parser:
         "search": result.add_argument_group("search"),
         "sampling": result.add_argument_group("sampling"),
     }
-    for known in _KNOWN.values():
-        add_option(groups["output"], known)
+    add_options(groups["output"], Options)
+    add_options(groups["output"], AlignmentOptions)
     for name, known in documented.options_of(DecodingOptions, leave_out=("attention",)).items():
         add_option(groups["sampling" if name in SAMPLING else "search"], known)
     return result
@@ -101,23 +89,26 @@ def parser() -> Parser:
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = vars(parser().parse(arguments))
-    options = Options(**convert_flags(_KNOWN, flags))
-    aligned = options.alignments is not None
-    decoding = documented.from_flags(DecodingOptions, flags, attention=aligned)
+    options = from_flags(Options, flags)
     if options.word_scores and options.format != "json":
         raise InputError("--word-scores: needs --format json")
-    if "alignment_format" in flags and not aligned:
-        raise InputError("--alignment-format: needs --alignments PATH")
     writing.check(options.output, "--output")
-    pictures = options.alignment_format == "png"
-    writing.check(options.alignments, "--alignments", directory=pictures)
+    alignments = AlignmentOptions.of(flags, options.output)
+    aligned = alignments.alignments is not None
+    decoding = documented.from_flags(DecodingOptions, flags, attention=aligned)
     lines = Lines(None if options.input is None else Path(options.input))
     chosen = Models.of(flags)
     with writing.readable_errors():
-        translate(options, decoding, chosen, lines)
+        translate(options, alignments, decoding, chosen, lines)
 
 
-def translate(options: Options, decoding: DecodingOptions, chosen: Models, lines: Lines) -> None:
+def translate(
+    options: Options,
+    alignments: AlignmentOptions,
+    decoding: DecodingOptions,
+    chosen: Models,
+    lines: Lines,
+) -> None:
     """Translates lines as long as there are any, a window at a time.
 
     Raises:
@@ -125,7 +116,6 @@ def translate(options: Options, decoding: DecodingOptions, chosen: Models, lines
     """
     loaded = chosen.load()
     with quiet_tensorflow():
-        from nmt.translation.alignments import Alignments
         from nmt.translation.formats import Format, JSONLines, NBest, Text
         from nmt.translation.translator import Translator
 
@@ -141,14 +131,10 @@ def translate(options: Options, decoding: DecodingOptions, chosen: Models, lines
     if options.format == "json":
         style = JSONLines(chosen.target, options.word_scores)
     print("ready", file=sys.stderr, flush=True)
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(writing.output(options.output))
-        alignments = None
-        if options.alignments is not None:
-            path = Path(options.alignments)
-            alignments = stack.enter_context(
-                Alignments(path, options.alignment_format, chosen.source, chosen.target)
-            )
+    with (
+        writing.output(options.output) as stream,
+        alignments.writer(chosen.source, chosen.target) as writer,
+    ):
         number = 0
         for window in lines.windows():
             found = translator(window, first=number)
@@ -158,10 +144,10 @@ def translate(options: Options, decoding: DecodingOptions, chosen: Models, lines
             for place, (source, translation) in enumerate(zip(window, found, strict=True)):
                 for line in style.lines(number + place, source, translation):
                     stream.write(line + "\n")
-                if alignments is not None:
+                if writer is not None:
                     best = translation.hypotheses[:1]
                     pair = [(translation.source_ids, h.ids, h.attention) for h in best]
-                    alignments.write(number + place, *(pair[0] if pair else ()))
+                    writer.write(number + place, *(pair[0] if pair else ()))
             stream.flush()
             number += len(window)
 

@@ -26,9 +26,11 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises `InputError` and names the option nearest to an unknown one.
 
     Options cannot be abbreviated: a new option must not change what a script's options mean.
+    Description and epilog keep their line breaks.
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -69,6 +71,12 @@ def add_option(group: Any, option: dataclasses.Field) -> None:
         help=option.metadata["help"].replace("%", "%%") + default,
         **extra,
     )
+
+
+def add_options(group: Any, configuration: type) -> None:
+    """Adds all options of a configuration, a dataclass; see `add_option`."""
+    for option in dataclasses.fields(configuration):
+        add_option(group, option)
 
 
 def exit_code(command: Callable[[], None]) -> int:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tfkfac.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -28,6 +30,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_new_directory(path: Path, overwrite: bool, option: str = "--out") -> None:
+    """Raises InputError if a training that begins in `path` would lose files that are there.
+
+    Args:
+        path: it need not exist.
+        overwrite: whether it may.
+        option: what named the path, for the message.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {path}: not a directory")
+    if not overwrite and path.is_dir() and any(path.iterdir()):
+        raise InputError(
+            f"{option} {path}: already exists; continue it with --resume, replace it with "
+            "--overwrite, or choose another"
+        )
 
 
 def remove_leftovers(path: Path) -> None:

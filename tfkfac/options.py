@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from tfkfac.errors import InputError, unknown
+
+Configuration = TypeVar("Configuration")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,16 @@ def convert_flags(
         for name, value in flags.items()
         if name in known
     }
+
+
+def from_flags(configuration: type[Configuration], flags: Mapping[str, Any]) -> Configuration:
+    """A configuration, a dataclass, of those of its options that a command line has.
+
+    Raises:
+        InputError: if one takes no such value.
+    """
+    known = {option.name: option for option in dataclasses.fields(configuration)}  # type: ignore[arg-type]
+    return configuration(**convert_flags(known, flags))
 
 
 def check(option: dataclasses.Field, value: Any) -> None:

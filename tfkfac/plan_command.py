@@ -195,7 +195,6 @@ def parser() -> Parser:
         usage="tfkfac-plan MODEL [options]\n       tfkfac-plan calibrate [options]",
         description=DESCRIPTION.format(", ".join(built_in_models()) or "(models is missing)"),
         epilog=EXAMPLES.format(", ".join(machine.machine_names())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     result.add_argument("model", metavar="MODEL", help="see above")

@@ -105,7 +105,7 @@ def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
         temporary.rename(path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"--output {path}: cannot be written ({reason})") from error
+        raise InputError(f"--out {path}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -114,14 +114,14 @@ def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
 def check_new(path: Path, overwrite: bool) -> None:
     """Raises InputError if an export at `path` would take the place of something else."""
     if not path.absolute().parent.is_dir():
-        raise InputError(f"--output {path}: no directory {path.parent}")
+        raise InputError(f"--out {path}: no directory {path.parent}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / DESCRIPTION).is_file():
-        raise InputError(f"--output {path}: already exists, and is no export; choose another")
+        raise InputError(f"--out {path}: already exists, and is no export; choose another")
     if not overwrite:
         raise InputError(
-            f"--output {path}: already exists; replace it with --overwrite, or choose another"
+            f"--out {path}: already exists; replace it with --overwrite, or choose another"
         )
 
 
@@ -156,7 +156,7 @@ END (3), then PAD (0), to
 | `lengths` | int32 [batch, n] | END included; 0 where there is no hypothesis |
 | `scores` | float32 [batch, n] | by which they are ranked |
 | `log_probabilities` | float32 [batch, n, T] | of each subword |
-| `attention` | float32 [batch, n, T, S] | if exported with `--attention` |
+| `attention` | float32 [batch, n, T, S] | if exported with `--return-attention` |
 
 Ids are those of SentencePiece. Text is to be normalised first, as `translate.py` does: Unicode NFC,
 single spaces, U+2581 as an underscore.

@@ -118,7 +118,7 @@ _Found = list[list[tuple[list[int], float]]]
 
 class _SavedModel:
     def __init__(self, directory: Path, threads: int) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         # What TensorFlow says as it is imported heeds no setting.
         stderr = os.dup(2)
         with open(os.devnull, "wb") as nowhere:

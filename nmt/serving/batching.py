@@ -31,14 +31,14 @@ class Batcher:
     Args:
         work: what is done: (key, lines) -> a result for each line; called in one thread only.
         most: no more jobs are collected once there are as many lines as this.
-        patience: seconds to wait for more jobs after the first.
+        timeout: seconds to wait for more jobs after the first.
         most_waiting: lines that may wait at most.
     """
 
     def __init__(
-        self, work: Work, most: int = 64, patience: float = 0.005, most_waiting: int = 10_000
+        self, work: Work, most: int = 64, timeout: float = 0.005, most_waiting: int = 10_000
     ) -> None:
-        self._work, self._most, self._patience = work, most, patience
+        self._work, self._most, self._timeout = work, most, timeout
         self._most_waiting = most_waiting
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()
@@ -98,7 +98,7 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             self._changed.wait_for(
-                lambda: self._closed or self._lines() >= self._most, timeout=self._patience
+                lambda: self._closed or self._lines() >= self._most, timeout=self._timeout
             )
             batch: list[_Job] = []
             left: list[_Job] = []

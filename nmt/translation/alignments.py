@@ -4,20 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from nmt.subwords import Subwords
-from nmt.translation import words
+from nmt.translation import words, writing
 from nmt.translation.writing import readable_errors
+from tfkfac.errors import InputError
 from tfkfac.files import replacing
+from tfkfac.options import TEXT, from_flags, one_of, option
 
 FORMATS = ("pharaoh", "json", "png")
 _DIGITS = 4
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    """Options of a command that may write alignments."""
+
+    alignments: str | None = option(
+        TEXT, None, "also write which source words the words attend to, to this file or directory"
+    )
+    alignment_format: str = option(
+        one_of(*FORMATS),
+        "pharaoh",
+        "pharaoh: 0-0 2-1 a line; json: words and attention; png: a heat map for each line",
+    )
+
+    @classmethod
+    def of(cls, flags: Mapping[str, Any], output: str | None) -> AlignmentOptions:
+        """Those of a command line.
+
+        Args:
+            flags: values by name, not yet converted.
+            output: the file of the command's other results.
+
+        Raises:
+            InputError: if one takes no such value, or there cannot be such a file.
+        """
+        result = from_flags(cls, flags)
+        path = result.alignments
+        if path is None:
+            if "alignment_format" in flags:
+                raise InputError("--alignment-format: needs --alignments PATH")
+            return result
+        writing.check(path, "--alignments", directory=result.alignment_format == "png")
+        if output is not None and Path(path).absolute() == Path(output).absolute():
+            raise InputError(f"--alignments {path}: the same as --output")
+        return result
+
+    def writer(
+        self, source: Subwords, target: Subwords
+    ) -> AbstractContextManager[Alignments | None]:
+        """What writes them, or a context of None if they are not wanted."""
+        if self.alignments is None:
+            return contextlib.nullcontext()
+        return Alignments(Path(self.alignments), self.alignment_format, source, target)
 
 
 class Alignments:

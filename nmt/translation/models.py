@@ -12,7 +12,7 @@ from nmt.model_directory import ModelDirectory, load_model
 from nmt.subwords import Subwords
 from tfkfac.command_line import Parser, add_option, quiet_tensorflow
 from tfkfac.errors import InputError
-from tfkfac.options import COUNT, TEXT, convert_flags, option
+from tfkfac.options import COUNT, TEXT, from_flags, option
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ class ModelOptions:
     threads: int | None = option(COUNT, None, "processor threads; without: all processors")
 
 
-_KNOWN = {known.name: known for known in dataclasses.fields(ModelOptions)}
-
-
 def add_options(parser: Parser, leave_out: Collection[str] = ()) -> None:
     """Adds `--model` and the options above, except those left out, to a command."""
     group = parser.add_argument_group("model")
@@ -44,7 +41,7 @@ def add_options(parser: Parser, leave_out: Collection[str] = ()) -> None:
         metavar="DIR",
         help="model directory made by nmt-train; several are an ensemble, with the same subwords",
     )
-    for known in _KNOWN.values():
+    for known in dataclasses.fields(ModelOptions):
         if known.name not in leave_out:
             add_option(group, known)
 
@@ -73,7 +70,7 @@ class Models:
         Raises:
             InputError: if one is no model directory, or they do not go together.
         """
-        options = ModelOptions(**convert_flags(_KNOWN, flags))
+        options = from_flags(ModelOptions, flags)
         directories = tuple(Path(path) for path in flags.get("model", ()))
         if not directories:
             raise InputError("--model: missing; give the directory of a trained model")

@@ -49,7 +49,7 @@ def rnn(tmp_path_factory):
 
 
 def export(model, path, *options):
-    arguments = ["--model", str(model), "--output", str(path), "--max-source", "20", *options]
+    arguments = ["--model", str(model), "--out", str(path), "--max-source", "20", *options]
     assert export_command.main(arguments) == 0
     return path
 
@@ -80,7 +80,8 @@ def agree(ours, theirs, tolerance):
 def test_saved_models_need_nothing_of_the_toolkit(transformer, rnn, tmp_path):
     search = ["--beam", "4", "--n-best", "3", "--length-penalty", "0.5", "--no-repeat-ngram", "2"]
     exported = [
-        export(model, tmp_path / model.name, *search, "--attention") for model in (transformer, rnn)
+        export(model, tmp_path / model.name, *search, "--return-attention")
+        for model in (transformer, rnn)
     ]
     command = [sys.executable, "-c", FRESH, json.dumps(LINES), *map(str, exported)]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -206,19 +207,19 @@ def test_wrong_options_and_directories(transformer, rnn, tmp_path, capfd):
         path.mkdir()
         (path / file).write_text("{}")
     for arguments, message in (
-        (["--model", rnn, "--output", "{t}/new", "--format", "ctranslate2"], "is an RNN, and CTr"),
-        (["--model", transformer], "--output: missing"),
-        (["--model", transformer, "--output", "{t}/taken"], "already exists; replace it with --o"),
-        (["--model", transformer, "--output", "{t}/other", "--overwrite"], "and is no export"),
-        (["--model", transformer, "--output", "{t}/no/where"], "no directory"),
-        (["--model", transformer, "--output", "{t}/new", "--quantization", "int8"], "needs --for"),
-        (["--model", transformer, "--output", "{t}/new", "--format", "onnx"], "unknown value onnx"),
-        (["--model", transformer, "--output", "{t}/new", "--sample"], "unknown option --sample"),
+        (["--model", rnn, "--out", "{t}/new", "--format", "ctranslate2"], "is an RNN, and CTr"),
+        (["--model", transformer], "--out: missing"),
+        (["--model", transformer, "--out", "{t}/taken"], "already exists; replace it with --o"),
+        (["--model", transformer, "--out", "{t}/other", "--overwrite"], "and is no export"),
+        (["--model", transformer, "--out", "{t}/no/where"], "no directory"),
+        (["--model", transformer, "--out", "{t}/new", "--quantization", "int8"], "needs --for"),
+        (["--model", transformer, "--out", "{t}/new", "--format", "onnx"], "unknown value onnx"),
+        (["--model", transformer, "--out", "{t}/new", "--sample"], "unknown option --sample"),
         (
-            ["--model", transformer, transformer, "--output", "{t}/new", "--format", "ctranslate2"],
+            ["--model", transformer, transformer, "--out", "{t}/new", "--format", "ctranslate2"],
             "takes a single model",
         ),
-        (["--model", other, "--output", "{t}/new"], "no model directory"),
+        (["--model", other, "--out", "{t}/new"], "no model directory"),
     ):
         given_ones = [str(argument).replace("{t}", str(tmp_path)) for argument in arguments]
         assert export_command.main(given_ones) == 2

@@ -47,7 +47,7 @@ def address(model, batches):
     """Of a server in a thread; it stops at the end."""
     connection = serve.listening("127.0.0.1", 0)
     options = serve.Options(
-        max_bytes=4000, max_lines=8, max_characters=200, max_beam=4, patience=200.0
+        max_bytes=4000, max_lines=8, max_characters=200, max_beam=4, batch_timeout=200.0
     )
     chosen = Models.of({"model": [str(model)], "max_source": "20"})
     running: list[Any] = []
@@ -204,7 +204,7 @@ def test_a_batcher_groups_by_key_and_bounds_batches():
             raise ValueError("a line is wrong")
         return [f"{key}{line}" for line in lines]
 
-    batcher = Batcher(work, most=3, patience=0, most_waiting=7)
+    batcher = Batcher(work, most=3, timeout=0, most_waiting=7)
     first = batcher.submit("a", ["0"])
     started.wait()  # all that follows waits meanwhile
     jobs = [("a", "12"), ("b", "3"), ("a", "4"), ("a", "5"), ("b", ["wrong"])]
@@ -233,7 +233,7 @@ def test_a_batcher_groups_by_key_and_bounds_batches():
 def test_the_command_ends_when_told_to(model, capfd):
     """Ctrl-C and SIGTERM, both while a request is under way, which is answered."""
     command = [sys.executable, "-m", "nmt.serve", "--model", str(model), "--port", "0"]
-    command += ["--patience", "300", "--log"]
+    command += ["--batch-timeout", "300", "--log"]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process, number, code in zip(
         processes, (signal.SIGINT, signal.SIGTERM), (130, 0), strict=True

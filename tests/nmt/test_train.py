@@ -11,7 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
-from nmt import config_files, weights
+from nmt import (
+    average,
+    config_files,
+    datasets,
+    evaluate,
+    export_command,
+    score,
+    serve,
+    train,
+    translate,
+    weights,
+)
 from nmt.config import OBJECTIVES, OPTIMIZERS, Optimization
 from nmt.model_directory import ModelDirectory
 from nmt.train import effective_config, main, parser
@@ -302,6 +313,12 @@ def test_a_loss_that_is_no_number_ends_the_training(text, tmp_path, capsys):
         (b"a\n", b"b\n", ["--init-from", "{}"], "{}: no model directory (it has no config.yaml)"),
         (b"a\n", b"b\n", ["--source", "{}/x"], "--source {}/x: no such file"),
         (b"a\n", b"b\n", ["--source", "{}"], "--source {}: a directory, not a file"),
+        (
+            b"a\n",
+            b"b\n",
+            ["--source", "/dev/null"],
+            "--source /dev/null: a pipe, not a fil",
+        ),
         (b"a\n", b"b\n", ["--resume"], "{}/out: no model directory (it has no config.yaml)"),
     ],
 )
@@ -350,6 +367,18 @@ def test_help_shows_sections_and_defaults():
         assert expected in shown
     assert "==SUPPRESS==" not in shown
     assert "KFAC's names (default: none)" in " ".join(shown.split())
+
+
+def test_options_of_one_name_take_a_value_everywhere_or_nowhere():
+    """As `--attention` once was a kind of attention here and a flag there."""
+    commands = (average, datasets, evaluate, export_command, score, serve, train, translate)
+    kinds: dict[str, set[bool]] = {}
+    for command in commands:
+        for action in command.parser()._actions:
+            for name in action.option_strings:
+                kinds.setdefault(name, set()).add(action.nargs == 0)
+    assert len(kinds) > 100
+    assert [name for name, found in kinds.items() if len(found) > 1] == []
 
 
 def test_a_configuration_to_start_from(capsys, tmp_path):

@@ -319,6 +319,7 @@ def test_long_lines_are_cut_and_named(loaded):
         (["--model", "{m}", "--top-k", "3"], "--top-k: only has a meaning with sample"),
         (["--model", "{m}", "--word-scores"], "--word-scores: needs --format json"),
         (["--model", "{m}", "--alignment-format", "png"], "--alignment-format: needs --alignments"),
+        (["--model", "{m}", "--alignments", "x", "--output", "./x"], "--alignments x: the same as"),
         (["--model", "{m}", "--input", "absent"], "absent: No such file or directory"),
         (["--model", "{m}", "--output", "no/where"], "--output no/where: no directory no"),
         (["--model", "{m}", "--checkpoint", "bst"], "--checkpoint: neither one of best, last, ave"),
@@ -412,4 +413,6 @@ def test_averages_of_chosen_weights(copy_model, tmp_path, capsys):
     assert average.main(["--model", str(copied), "--last", "9"]) == 2
     assert "--last 9: there are only 3 in" in capsys.readouterr().err
     assert average.main(["--model", str(copied), "--output", "mean.npz"]) == 2
+    assert average.main(["--model", str(copied), "--output", "no/mean.weights.h5"]) == 2
+    assert "--output no/mean.weights.h5: no directory no" in capsys.readouterr().err
     assert average.main(["--model", str(tmp_path)]) == 2
