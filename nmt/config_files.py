@@ -32,6 +32,22 @@ class Values:
         self.values[name] = options.convert(OPTIONS[name], value, where)
         self.places[name] = where
 
+    def drop_what_needs_validation(self) -> None:
+        """Without validation text, turns off what a file asks for that needs it.
+
+        So presets train on two files alone. What the command line asks for is left as it is, and
+        found wanting by `config`.
+        """
+        if self.values.get("validation_source") or self.values.get("validation_target"):
+            return
+        for name, wanting, without in (
+            ("patience", lambda value: value is not None, None),
+            ("schedule", lambda value: value == "plateau", "constant"),
+        ):
+            in_file = not self.places.get(name, "--").startswith("--")
+            if in_file and wanting(self.values[name]):
+                self.values[name] = without
+
     def config(self, complete: bool = False) -> Config:
         """The configuration, with defaults for all other options.
 

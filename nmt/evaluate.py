@@ -49,42 +49,46 @@ def parser() -> Parser:
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
-    result.add_argument(
+    text = result.add_argument_group("text")
+    text.add_argument(
         "hypotheses", nargs="*", metavar="HYPOTHESIS", help="translations; - is standard input"
     )
-    result.add_argument(
+    text.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="FILE",
         help="reference translations; again for a second set of them, and so on",
     )
-    result.add_argument(
+    metrics = result.add_argument_group("metrics")
+    metrics.add_argument(
         "--metrics",
         default=",".join(DEFAULT_METRICS),
         metavar="NAMES",
         help=f"out of {','.join(METRICS)} (default: %(default)s)",
     )
-    result.add_argument("--lowercase", action="store_true", help="ignore case")
-    result.add_argument(
+    metrics.add_argument("--lowercase", action="store_true", help="ignore case")
+    metrics.add_argument(
         "--tokenizer",
         default="13a",
         metavar="NAME",
         help=f"how BLEU splits words: {', '.join(TOKENIZERS)} (default: %(default)s, WMT's)",
     )
-    result.add_argument(
+    significance = result.add_argument_group("significance")
+    significance.add_argument(
         "--significance",
         action="store_true",
         help="test whether each hypothesis differs from the first, by paired bootstrap",
     )
-    result.add_argument(
+    significance.add_argument(
         "--samples",
         type=int,
         default=1000,
         metavar="N",
         help="bootstrap samples; SACREBLEU_SEED is their seed (default: %(default)s)",
     )
-    result.add_argument("--json", action="store_true", help="print a JSON object, not a table")
+    output = result.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print a JSON object, not a table")
     return result
 
 

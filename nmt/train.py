@@ -85,6 +85,7 @@ def effective_config(
     """
     file = config_files.read(config_files.find(config_name)) if config_name else None
     values = config_files.from_flags(flags, file)
+    values.drop_what_needs_validation()
     if not resume:
         return values.config(complete=True)
     out = values.values.get("out")
@@ -117,6 +118,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     config = effective_config(flags, config_name, resume)
     assert config.output.out is not None  # complete
     directory = ModelDirectory(config.output.out)
+    if first and config.data.validation_source is None:
+        print("no validation text: no best checkpoint, no early stopping, no plateau", flush=True)
     if first and not resume:
         directory.check_new(overwrite)
     for name in ("source", "target", "validation_source", "validation_target"):

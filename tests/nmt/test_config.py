@@ -131,6 +131,25 @@ def test_what_a_training_cannot_do_without(missing, message):
         from_flags(flags).config(complete=True)
 
 
+def test_presets_train_on_two_files_alone():
+    """Without early stopping and plateau, unless the command line asks for them."""
+    for name in preset_names():
+        flags = {"source": "a", "target": "b", "out": "c"}
+        values = from_flags(flags, read(find(name)))
+        values.drop_what_needs_validation()
+        config = values.config(complete=True)
+        assert config.validation.patience is None
+        assert config.optimization.schedule != "plateau"
+        values = from_flags({**flags, "patience": "3"}, read(find(name)))
+        values.drop_what_needs_validation()
+        with pytest.raises(InputError, match="^--patience: needs validation_source"):
+            values.config(complete=True)
+        values = from_flags({**flags, "validation_source": "d"}, read(find(name)))
+        before = dict(values.values)
+        values.drop_what_needs_validation()
+        assert values.values == before
+
+
 def test_a_written_configuration_reads_as_the_same(tmp_path):
     original = Config(
         data=Data(source="a: b.de", target="c#d", max_length_ratio=2.5),
