@@ -220,6 +220,7 @@ SOURCES = {
     ),
 }
 GRAMMAR = "grammar"
+GRAMMAR_DEFAULTS = {"train": 20_000, "valid": 500, "test": 500, "seed": 1}
 ABOUT_GRAMMAR = "synthetic sentences of a phrase grammar; made here, no download"
 
 
@@ -251,11 +252,9 @@ def parser() -> Parser:
     result.add_argument("--out", metavar="DIR", help="directory (default: data/CORPUS)")
     result.add_argument("--overwrite", action="store_true", help="replace files that are there")
     made = result.add_argument_group("grammar")
-    for name, default in {"train": 20_000, "valid": 500, "test": 500}.items():
-        made.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"sentence pairs (default: {default})"
-        )
-    made.add_argument("--seed", type=int, metavar="N", help="of the drawing (default: 1)")
+    for name, default in GRAMMAR_DEFAULTS.items():
+        what = "of the drawing" if name == "seed" else "sentence pairs"
+        made.add_argument(f"--{name}", type=int, metavar="N", help=f"{what} (default: {default})")
     downloaded = result.add_argument_group("downloads")
     downloaded.add_argument(
         "--mirror", metavar="URL", help="fetch the files from under this address, by their names"
@@ -298,14 +297,13 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def _check_options(name: str, options: argparse.Namespace) -> None:
     """Refuses options that the corpus would ignore, and numbers that make no sense."""
-    made = ("train", "valid", "test", "seed")
     if name == GRAMMAR:
         ignored = [flag for flag in ("mirror", "ignore_checksum") if getattr(options, flag)]
     else:
-        ignored = [flag for flag in made if getattr(options, flag) is not None]
+        ignored = [flag for flag in GRAMMAR_DEFAULTS if getattr(options, flag) is not None]
     if ignored:
         raise InputError(f"--{ignored[0].replace('_', '-')} does not go with {name}")
-    for flag in made:
+    for flag in GRAMMAR_DEFAULTS:
         number = getattr(options, flag)
         least = 0 if flag == "seed" else 1
         if number is not None and number < least:
@@ -315,9 +313,8 @@ def _check_options(name: str, options: argparse.Namespace) -> None:
 def _made(options: argparse.Namespace) -> tuple[Corpus, str]:
     from nmt import grammar
 
-    sizes = {"train": 20_000, "valid": 500, "test": 500, "seed": 1}
-    given = {name: getattr(options, name) for name in sizes if getattr(options, name) is not None}
-    chosen = sizes | given
+    given = {name: getattr(options, name) for name in GRAMMAR_DEFAULTS}
+    chosen = GRAMMAR_DEFAULTS | {name: value for name, value in given.items() if value is not None}
     arguments = " ".join(f"--{name} {number}" for name, number in chosen.items())
     return grammar.corpus(**chosen), (
         f"Synthetic sentences, drawn from a phrase grammar: nmt-data grammar {arguments}\n"
