@@ -23,6 +23,18 @@ def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_symbolic_link_stays(tmp_path):
+    """Such as /dev/stdout."""
+    (tmp_path / "elsewhere").mkdir()
+    path, link = tmp_path / "elsewhere" / "notes.txt", tmp_path / "link"
+    link.symlink_to(path)
+    for text in ("new", "newer"):
+        with replacing(link) as temporary:
+            temporary.write_text(text)
+        assert link.is_symlink()
+        assert path.read_text() == text
+
+
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     """Nor is a device: the superuser would lose /dev/null."""
     path = tmp_path / "pipe"

@@ -14,7 +14,8 @@ from tfkfac.errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffix, renamed to `path` if the block succeeds.
 
-    Devices and pipes, such as /dev/null, are not replaced: for them it is `path` itself.
+    Devices and pipes, such as /dev/null, are not replaced: for them it is `path` itself. Of a
+    symbolic link, it is the file behind it that is replaced.
 
     Example:
 
@@ -24,6 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{os.getpid()}.{path.name}")  # see remove_leftovers
     try:
         yield temporary
