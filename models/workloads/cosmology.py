@@ -84,7 +84,7 @@ def _compiled_twice(
 
 def _adversarial(adamw: float) -> Settings:
     """With Radford et al.'s β₁ of 0.5 for AdamW: with more, one network soon leaves the other."""
-    given = settings(adamw, 0.01, kfac=0.01)
+    given = settings(adamw, 0.01, muon=5e-4, kfac=1e-3, damping=0.1, kl_clip=None)
     return {**given, "adamw": {**given["adamw"], "beta_1": 0.5}}
 
 

@@ -173,7 +173,7 @@ WORKLOADS = {
                 16,
                 10,
                 settings(3e-3, 0.05),
-                0.75,
+                0.72,
             ),
             "reference": Size(
                 deepcam.deepcam_reference, _masks, 2, 50, settings(1e-3, 0.01), 0.82, False

@@ -146,7 +146,7 @@ def settings(
     muon: float = 0.02,
     kfac: float = 0.1,
     damping: float = 0.01,
-    kl_clip: float = 0.001,
+    kl_clip: float | None = 0.001,
 ) -> Settings:
     """Settings for all optimizers from their learning rates, K-FAC's damping and its KL clip."""
     return {
