@@ -151,6 +151,11 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
 
 
+def milliseconds(seconds: float) -> str:
+    """A time: `12.3 ms`."""
+    return f"{number(1000 * seconds)} ms"
+
+
 def median(value: Spread | None, digits: int = 4) -> str:
     """The median alone."""
     return NONE if value is None else number(value.median, digits)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models import workloads
-from models.benchmark import mllog, record, trial
+from models.benchmark import mllog, record, trial, verification
 from models.benchmark.record import Conditions, Plan
 from models.benchmark.stopwatch import Stopwatch
 from models.data.examples import ExampleDataset
@@ -199,6 +199,7 @@ def test_the_command(tmp_path, capsys):
     suite = json.loads((out / "suite.json").read_text())
     assert results["suite"] == suite
     assert suite["targets"] == {"image-classification": "set by --target"}
+    assert verification.of_path(out) == []
     assert main(command) == 1  # nothing is run again
     assert "2 of 2 trials were done before" in capsys.readouterr().err
 
