@@ -2,13 +2,14 @@
 
     python benchmarks/saml_study.py --train DATA/train --valid DATA/val --test DATA/test_2016_flickr
 
-All begin with the same training by maximum likelihood, one for each seed. What follows is the same
-number of updates for every objective, whose one constant was chosen on the validation text, each
-out of as many values: label smoothing of maximum likelihood; the probability with which scheduled
-sampling still reads the reference in its last update; the weight w of SAML. Maximum likelihood also
-trains longer, for as much processor time as SAML took. Variants of SAML (`--variant`) train with
-the first seed. The checkpoint of best validation BLEU of each training translates the test text
-with every beam.
+All begin with the same training by maximum likelihood, one for each seed, at a constant learning
+rate. What follows is the same number of updates for every objective, in which the learning rate
+falls to nothing along a cosine. The one constant of each was chosen on the validation text, out of
+as many values, by shorter trainings of the same kind: label smoothing of maximum likelihood; the
+probability with which scheduled sampling still reads the reference in its last update; the weight w
+of SAML. Maximum likelihood also trains longer, for as much processor time as SAML took. Variants of
+SAML (`--variant`) train with the first seed. The checkpoint of best validation BLEU of each
+training translates the test text with every beam.
 
 Each training is a call of `nmt-train` in a process of its own, `--jobs` at a time. One that is
 complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
@@ -63,11 +64,11 @@ class Contestant:
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant(BASELINE, "label_smoothing", (0.0, 0.1, 0.2)),
-        Contestant("scheduled-sampling", "last_probability", (0.9, 0.7, 0.4)),
-        Contestant("differentiable-scheduled-sampling", "last_probability", (0.9, 0.7, 0.4)),
-        Contestant("saml", "saml_weight", (0.25, 0.5, 0.75)),
-        Contestant("saml-hard", "saml_weight", (0.25, 0.5, 0.75)),
+        Contestant(BASELINE, "label_smoothing", (0.0, 0.05, 0.1)),
+        Contestant("scheduled-sampling", "last_probability", (0.98, 0.9, 0.75)),
+        Contestant("differentiable-scheduled-sampling", "last_probability", (0.98, 0.9, 0.75)),
+        Contestant("saml", "saml_weight", (0.1, 0.25, 0.5)),
+        Contestant("saml-hard", "saml_weight", (0.1, 0.25, 0.5)),
     )
 }
 
@@ -170,7 +171,7 @@ class Study:
         self._extra = named(options.extra)
         sides = options.languages
         self.source, self.reference = (text_file(options.test, side) for side in sides)
-        self._shared = ["--config", options.config, *shared]
+        self._shared = ["--config", options.config, "--schedule", "cosine", *shared]
         for name, prefix in (("", options.train), ("validation-", options.valid)):
             for flag, side in zip(("source", "target"), sides, strict=True):
                 self._shared += [f"--{name}{flag}", str(text_file(prefix, side))]
@@ -191,7 +192,8 @@ class Study:
     def beginning(self, seed: int) -> Run:
         """What all trainings with a seed begin with."""
         directory = self._options.runs / f"beginning-seed{seed}"
-        return Run(directory, self._options.pretraining, seed, ("--average", "0"), "beginning")
+        options = ("--average", "0", "--schedule", "constant")
+        return Run(directory, self._options.pretraining, seed, options, "beginning")
 
     def run(
         self,

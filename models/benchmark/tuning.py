@@ -1,9 +1,10 @@
 """Equal budgets: for every optimizer as many candidates, one training each, and one choice.
 
-Candidates lie around where the registry starts. The learning rate takes steps of equal ratio from a
-tenth to ten times the start. K-FAC's damping takes the same steps in another order, so that it
-costs no additional candidates; and its KL clip goes with the square of the learning rate, since
-where the clip binds, it alone is the length of a step.
+Candidates lie around where the registry starts. The learning rate takes steps of equal ratio, of
+√10 until five of them reach from a tenth to ten times the start, of less if there are more. K-FAC's
+damping takes the same steps in another order, so that it costs no additional candidates; and its KL
+clip goes with the square of the learning rate, since where the clip binds, it alone is the length
+of a step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tfkfac.errors import InputError
 from tfkfac.files import replacing
 
 SEED = 1000  # far from those of measured trials
-DECADES = 1.0  # to either side of the start
+DECADES = 1.0  # to either side of the start, at most
+WIDEST_STEP = 0.5  # decades: between two candidates further apart the best may be missed
 KL_CLIP = 0.001  # KFAC's default
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -42,7 +44,7 @@ def candidates(optimizer: str, start: Mapping[str, Any], count: int) -> list[dic
     Example:
 
     >>> [c["learning_rate"] for c in candidates("sgd", {"learning_rate": 0.1}, 3)]
-    [0.01, 0.1, 1.0]
+    [0.0316, 0.1, 0.316]
     """
     found = []
     for number, other in enumerate(_spread(count)):
@@ -60,7 +62,8 @@ def candidates(optimizer: str, start: Mapping[str, Any], count: int) -> list[dic
 def _factor(number: int, count: int) -> float:
     if count == 1:
         return 1.0
-    return 10 ** (DECADES * (2 * number / (count - 1) - 1))
+    step = min(WIDEST_STEP, 2 * DECADES / (count - 1))
+    return 10 ** (step * (number - (count - 1) / 2))
 
 
 def _rounded(value: float) -> float:

@@ -14,6 +14,10 @@ def test_learning_rates_take_steps_of_equal_ratio():
     found = tuning.candidates("sgd", SGD, 5)
     assert [c["learning_rate"] for c in found] == [0.002, 0.00632, 0.02, 0.0632, 0.2]
     assert all(c["momentum"] == 0.9 for c in found)
+    few = tuning.candidates("sgd", SGD, 3)
+    assert [c["learning_rate"] for c in few] == [0.00632, 0.02, 0.0632]
+    many = [c["learning_rate"] for c in tuning.candidates("sgd", SGD, 9)]
+    assert (many[0], many[4], many[-1]) == (0.002, 0.02, 0.2)
     assert tuning.candidates("adamw", SGD, 1) == [SGD]
 
 
