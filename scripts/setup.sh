@@ -41,6 +41,9 @@ print("%s %d.%d" % (answer, sys.version_info[0], sys.version_info[1]))
 tried=
 without_venv=
 
+# environment.py imports the files beside it, which this would keep it from.
+unset PYTHONSAFEPATH
+
 # hand_over CANDIDATE ARGUMENTS...: returns only when the candidate will not do.
 hand_over() {
     candidate=$1

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 import importlib.util
 import re
 import shutil
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,43 +229,68 @@ def test_setup_with_an_unusable_choice_of_python(tmp_path: Path) -> None:
     assert "PYTHON=/nowhere/python3.12 cannot be used" in message
 
 
-# ------------------------------------------------------------- scripts/environment.py: the rest
+def test_setup_hands_over_from_any_folder_under_any_settings(tmp_path: Path) -> None:
+    place(tmp_path / "python3", f'exec "{sys.executable}" "$@"')
+    answer = subprocess.run(
+        [SHELL, ROOT / "scripts" / "setup.sh", "--help"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("usage: scripts/setup.sh [-h] [--addons]")
+
+
+# --------------------------------------------------------------------------- scripts/*.py: the rest
+
+SCRIPTS = ("checkout", "commands", "virtual_environment", "horovod_build", "environment")
+
+
+def test_each_script_needs_only_the_standard_library_and_those_below_it() -> None:
+    assert {file.stem for file in (ROOT / "scripts").glob("*.py")} == set(SCRIPTS)
+    for position, script in enumerate(SCRIPTS):
+        allowed = sys.stdlib_module_names | set(SCRIPTS[:position])
+        for node in ast.walk(ast.parse((ROOT / "scripts" / f"{script}.py").read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, script
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] in allowed, script
+    assert not sys.stdlib_module_names & set(SCRIPTS)
 
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, working on an empty folder, with the compilers of this machine."""
-    spec = importlib.util.spec_from_file_location(
-        "environment", ROOT / "scripts" / "environment.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "environment", module)  # where its dataclasses look
-    spec.loader.exec_module(module)
-    for name, path in {
-        "ROOT": "",
-        "CACHE": ".cache",
-        "HOROVOD_OPTIONS": ".cache/horovod.json",
-    }.items():
-        monkeypatch.setattr(module, name, tmp_path / path)
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The scripts as modules, working on an empty folder, with the compilers of this machine."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    assert not sys.modules.keys() & set(SCRIPTS)
+    modules = {name: importlib.import_module(name) for name in SCRIPTS}
+    paths = {"ROOT": "", "CACHE": ".cache", "HOROVOD_OPTIONS": ".cache/horovod.json"}
+    for module in modules.values():
+        for name in paths.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, tmp_path / paths[name])
     for name in ("MAIN", "ADDONS"):
-        target = getattr(module, name)
+        target = getattr(modules["environment"], name)
         moved = {"venv": tmp_path / ".venv", "logs": tmp_path / ".cache" / "logs"}
-        monkeypatch.setattr(module, name, dataclasses.replace(target, **moved))
+        monkeypatch.setattr(modules["environment"], name, dataclasses.replace(target, **moved))
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".cache").mkdir()
     monkeypatch.delenv("CXX", raising=False)
-    return module
+    yield SimpleNamespace(**modules)
+    for name in SCRIPTS:
+        del sys.modules[name]
 
 
 def test_without_a_compiler_setup_goes_on_and_says_what_to_install(
-    environment: ModuleType,
+    scripts: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    state = environment.provide_horovod(environment.MAIN, {"python": "3.11"}, retry=False)
+    state = scripts.horovod_build.provide_horovod(
+        scripts.environment.MAIN, {"python": "3.11"}, retry=False
+    )
     message = capsys.readouterr().err
     assert "Horovod is not installed: no C++ compiler" in message
     assert "apt install build-essential" in message
@@ -274,81 +300,84 @@ def test_without_a_compiler_setup_goes_on_and_says_what_to_install(
 
 
 def test_a_failed_build_is_tried_again_only_when_asked(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     builds: list[str] = []
 
     def build(target: Any, identity: str) -> None:
         builds.append(identity)
         if len(builds) == 1:
-            raise environment.CommandError("compiler's last words\nsetup: building failed")
+            raise scripts.commands.CommandError("compiler's last words\nsetup: building failed")
 
-    monkeypatch.setattr(environment, "install_horovod", build)
-    monkeypatch.setattr(environment, "horovod_obstacle", lambda: None)
-    failed = environment.provide_horovod(environment.MAIN, {"python": "3.11"}, retry=False)
+    monkeypatch.setattr(scripts.horovod_build, "install_horovod", build)
+    monkeypatch.setattr(scripts.horovod_build, "horovod_obstacle", lambda: None)
+    provide, main = scripts.horovod_build.provide_horovod, scripts.environment.MAIN
+    failed = provide(main, {"python": "3.11"}, retry=False)
     assert "compiler's last words" in capsys.readouterr().err
-    assert environment.provide_horovod(environment.MAIN, failed, retry=False) == failed
+    assert provide(main, failed, retry=False) == failed
     assert "Horovod is not installed: building failed" in capsys.readouterr().err
     assert len(builds) == 1
 
-    built = environment.provide_horovod(environment.MAIN, failed, retry=True)
+    built = provide(main, failed, retry=True)
     assert len(builds) == 2
     assert built == {"python": "3.11", "horovod": builds[1]}
-    assert environment.provide_horovod(environment.MAIN, built, retry=False) == built
+    assert provide(main, built, retry=False) == built
     assert len(builds) == 2
 
 
 def test_horovod_options_given_once_are_kept(
-    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = environment.horovod_identity(environment.MAIN, "3.11")
+    horovod, main = scripts.horovod_build, scripts.environment.MAIN
+    plain = horovod.horovod_identity(main, "3.11")
     monkeypatch.setenv("HOROVOD_WITH_MPI", "1")
     monkeypatch.setenv("HOROVOD_LOG_LEVEL", "debug")  # no option of the build
-    environment.choose_horovod_options()
+    horovod.choose_horovod_options()
     monkeypatch.delenv("HOROVOD_WITH_MPI")
-    options = environment.horovod_options()
+    options = horovod.horovod_options()
     assert options["HOROVOD_WITH_MPI"] == "1"
     assert options["HOROVOD_WITH_GLOO"] == "1"
     assert not {"HOROVOD_WITHOUT_MPI", "HOROVOD_LOG_LEVEL"} & options.keys()
-    assert environment.horovod_identity(environment.MAIN, "3.11") != plain
+    assert horovod.horovod_identity(main, "3.11") != plain
 
 
-def test_environments_share_no_horovod_build(environment: ModuleType) -> None:
+def test_environments_share_no_horovod_build(scripts: SimpleNamespace) -> None:
     identities = [
-        environment.horovod_identity(target, "3.11")
-        for target in (environment.MAIN, environment.ADDONS)
+        scripts.horovod_build.horovod_identity(target, "3.11")
+        for target in (scripts.environment.MAIN, scripts.environment.ADDONS)
     ]
     assert "tensorflow2.15.1" in identities[1] and identities[0] != identities[1]
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(environment: ModuleType) -> None:
-    (environment.MAIN.venv / "thesis.tex").touch()
-    with pytest.raises(environment.SetupError, match="not a virtual environment"):
-        environment.provide_venv(environment.MAIN)
-    assert (environment.MAIN.venv / "thesis.tex").exists()
+def test_a_folder_that_is_no_environment_is_left_alone(scripts: SimpleNamespace) -> None:
+    (scripts.environment.MAIN.venv / "thesis.tex").touch()
+    with pytest.raises(scripts.commands.SetupError, match="not a virtual environment"):
+        scripts.virtual_environment.provide_venv(scripts.environment.MAIN)
+    assert (scripts.environment.MAIN.venv / "thesis.tex").exists()
 
 
-def test_a_failing_command_shows_its_end_and_names_its_log(environment: ModuleType) -> None:
-    log = environment.MAIN.logs / "step.log"
+def test_a_failing_command_shows_its_end_and_names_its_log(scripts: SimpleNamespace) -> None:
+    log = scripts.environment.MAIN.logs / "step.log"
     command = [sys.executable, "-c", "print('first'); print('last words'); raise SystemExit(3)"]
-    with pytest.raises(environment.CommandError) as failure:
-        environment.run("Doing it", command, log, lambda line: None)
+    with pytest.raises(scripts.commands.CommandError) as failure:
+        scripts.commands.run("Doing it", command, log, lambda line: None)
     assert "last words" in str(failure.value)
     assert str(failure.value).endswith(f"setup: Doing it failed. Full output: {log}")
     assert log.read_text().startswith("first\n")
 
 
-def test_packages_that_were_half_changed_are_marked(environment: ModuleType) -> None:
-    with pytest.raises(KeyboardInterrupt), environment.changing_packages(environment.MAIN):
+def test_packages_that_were_half_changed_are_marked(scripts: SimpleNamespace) -> None:
+    changing, main = scripts.virtual_environment.changing_packages, scripts.environment.MAIN
+    with pytest.raises(KeyboardInterrupt), changing(main):
         raise KeyboardInterrupt
-    assert environment.MAIN.partial.exists()
-    with environment.changing_packages(environment.MAIN):
+    assert main.partial.exists()
+    with changing(main):
         pass
-    assert not environment.MAIN.partial.exists()
+    assert not main.partial.exists()
 
 
-def test_downloads_are_shown_in_percent(environment: ModuleType) -> None:
-    describe = environment.PipOutput().describe
+def test_downloads_are_shown_in_percent(scripts: SimpleNamespace) -> None:
+    describe = scripts.virtual_environment.PipOutput().describe
     assert describe("Collecting keras>=3.12\n") == "collecting keras>=3.12"
     expected = "downloading keras-3.15.1-py3-none-any.whl (1.5 MB)"
     assert describe("  Downloading keras-3.15.1-py3-none-any.whl (1.5 MB)\n") == expected
