@@ -22,8 +22,9 @@ examples:
   nmt-evaluate --reference test.en output.en
   nmt-translate --model model < test.de | nmt-evaluate --reference test.en -
   nmt-evaluate --reference test.en --significance baseline.en better.en
-  nmt-evaluate --reference test.en --lowercase --metrics bleu,ter --json output.en"""
+  nmt-evaluate --reference test.en --lowercase --metrics bleu,ter --format json output.en"""
 STDIN = "-"
+FORMATS = ("text", "json")
 # A decoder that repeats itself may write longer lines than any corpus should have.
 LONGEST_LINE = 1_000_000
 SUBWORD_MARKS = ("▁", "@@ ")
@@ -88,7 +89,12 @@ def parser() -> Parser:
         help="bootstrap samples; SACREBLEU_SEED is their seed (default: %(default)s)",
     )
     output = result.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print a JSON object, not a table")
+    output.add_argument(
+        "--format",
+        default="text",
+        metavar="{" + ",".join(FORMATS) + "}",
+        help="text: a table; json: an object, with all digits (default: %(default)s)",
+    )
     return result
 
 
@@ -101,6 +107,8 @@ def _run(arguments: Sequence[str] | None) -> None:
             raise unknown("metric", metric, METRICS, "--metrics")
     if options.tokenizer not in TOKENIZERS:
         raise unknown("tokenizer", options.tokenizer, TOKENIZERS, "--tokenizer")
+    if options.format not in FORMATS:
+        raise unknown("value", options.format, FORMATS, "--format")
     if options.samples < 1:
         raise InputError(f"--samples: expected a whole number above 0, not {options.samples}")
     if not names:
@@ -132,7 +140,7 @@ def _run(arguments: Sequence[str] | None) -> None:
             scores(text, references, metrics, options.lowercase, options.tokenizer)
             for text in systems
         ]
-    print(_as_json(names, rows) if options.json else _as_table(names, rows))
+    print(_as_json(names, rows) if options.format == "json" else _as_table(names, rows))
 
 
 def _read(name: str) -> list[str]:

@@ -21,8 +21,8 @@ from tfkfac.options import FLAG, TEXT, from_flags, one_of, option
 
 DESCRIPTION = """\
 Score given translations: the log-probability (natural logarithm) of each target sentence given
-its source, END included, one line for each pair, in the same order. A pair that is blank on both
-sides gets a blank line."""
+its source, END included, one line for each pair, in the same order. A pair with a blank side has
+no score: its line is blank (json: null), with a warning if the other side is not blank."""
 EXAMPLES = """\
 examples:
   nmt-score --model model --source text.de --target text.en
@@ -40,8 +40,8 @@ class Options:
     format: str = option(
         one_of("text", "json"),
         "text",
-        "text: the log-probability; json: an object a line, with the number of subwords, END "
-        "included",
+        "text: the log-probability; json: an object a line, with the number of target subwords, "
+        "END included",
     )
     word_scores: bool = option(
         FLAG, False, "json: also the log-probability of each word, and of the end"
@@ -128,12 +128,26 @@ def score(
                     f"{shorter.name}: ends after {ends:,} lines, but the other side goes on; line "
                     "n of one must translate line n of the other"
                 )
-            for found in scorer(sources, targets, first=number):
+            results = scorer(sources, targets, first=number)
+            for place, pair in enumerate(zip(sources, targets, strict=True)):
+                if warning := _blank_warning((source.name, target.name), pair, number + place):
+                    print(warning, file=sys.stderr)
+            for found in results:
                 stream.write(_line(options, chosen, number, found) + "\n")
                 if writer is not None:
                     writer.write(number, found.source_ids, found.target_ids, found.attention)
                 number += 1
             stream.flush()
+
+
+def _blank_warning(names: tuple[str, str], pair: tuple[str, str], number: int) -> str | None:
+    """What is said of a pair with one blank side: such files may be out of step."""
+    blank = [not text.strip() for text in pair]
+    if blank[0] == blank[1]:
+        return None
+    here, there = names if blank[0] else names[::-1]
+    line = number + 1
+    return f"warning: {here}:{line}: blank, but {there}:{line} is not; the pair has no score"
 
 
 def _line(options: Options, chosen: Models, number: int, found: Any) -> str:
@@ -146,7 +160,7 @@ def _line(options: Options, chosen: Models, number: int, found: Any) -> str:
         return f"{found.log_probability / divisor:.{_DIGITS}f}"
     content: dict[str, Any] = {
         "line": number,
-        "log_probability": round(found.log_probability, _DIGITS),
+        "log_probability": round(found.log_probability, _DIGITS) if found.target_ids else None,
         "subwords": len(found.target_ids),
     }
     if options.word_scores:

@@ -19,7 +19,7 @@ class PairScore:
     """One pair.
 
     Args:
-        source_ids, target_ids: its subwords, END included; none if it is blank on both sides.
+        source_ids, target_ids: its subwords, END included; none if a side is blank.
         log_probabilities: of each target subword, END included.
         attention: [target subwords, source subwords].
     """
@@ -60,7 +60,7 @@ class PairScorer:
     def __call__(
         self, sources: Sequence[str], targets: Sequence[str], first: int = 0
     ) -> list[PairScore]:
-        """Scores as many pairs as there are.
+        """Scores as many pairs as there are; those with a blank side have no score.
 
         Args:
             sources, targets: a line each.
@@ -84,8 +84,11 @@ class PairScorer:
                         f"{self._longest:,} can be scored (--max-source)"
                     )
         results = [PairScore()] * len(rows)
-        # As long as the longer side; nothing for a pair that is blank.
-        lengths = [max(len(source), len(target)) for source, target in rows]
+        # As long as the longer side. No model has learnt from pairs with a blank side: they have
+        # no length, and are left out.
+        lengths = [
+            max(len(source), len(target)) if source and target else 0 for source, target in rows
+        ]
         for batch in by_length(lengths, self._batch_size):
             pairs = [((*rows[i][0], END), (*rows[i][1], END)) for i in batch]
             source, target = (padded([pair[side] for pair in pairs]) for side in (0, 1))

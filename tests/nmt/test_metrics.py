@@ -160,7 +160,7 @@ def test_significance_as_table_and_as_json(files, capsys):
     assert "±" in lines[1] and "p = " not in lines[1]
     assert "p = 0.00" in lines[2]
     assert lines[4] == "In brackets: bootstrap mean ± half the 95 % interval; p against bad.en"
-    assert main([*arguments, "--json"]) == 0
+    assert main([*arguments, "--format", "json"]) == 0
     systems = json.loads(capsys.readouterr().out)["systems"]
     assert [system["hypothesis"] for system in systems] == ["bad.en", "good.en"]
     assert set(systems[0]["scores"][0]) == {"metric", "value", "signature", "mean", "interval"}
@@ -171,7 +171,7 @@ def test_significance_as_table_and_as_json(files, capsys):
 def test_standard_input_and_options(files, capsys, monkeypatch):
     text = "\n".join(files["good.en"]).upper().encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
-    arguments = ["--reference", "ref.en", "--reference", "ref.en", "--lowercase", "--json"]
+    arguments = [*("--reference", "ref.en") * 2, "--lowercase", "--format", "json"]
     assert main([*arguments, "--metrics", "ter,bleu,ter", "--tokenizer", "intl", "-"]) == 0
     ((system),) = json.loads(capsys.readouterr().out)["systems"]
     ter, bleu = system["scores"]
@@ -179,6 +179,17 @@ def test_standard_input_and_options(files, capsys, monkeypatch):
     expected = values(files["good.en"], [files["ref.en"]], lowercase=True)["BLEU"]
     assert bleu["value"] == pytest.approx(expected)
     assert "nrefs:2|case:lc|eff:no|tok:intl" in bleu["signature"]
+
+
+def test_blank_lines_are_scored_as_any_others(files, capsys, tmp_path):
+    blank = ["", *files["good.en"][1:]]
+    (tmp_path / "blank.en").write_text("\n".join(blank) + "\n")
+    assert main(["--reference", "ref.en", "--format", "json", "good.en", "blank.en"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    good, fewer = (system["scores"][0]["value"] for system in json.loads(captured.out)["systems"])
+    assert fewer == pytest.approx(values(blank, [files["ref.en"]])["BLEU"])
+    assert fewer < good
 
 
 def test_subwords_are_noticed(files, capsys, tmp_path):
@@ -201,6 +212,8 @@ def test_subwords_are_noticed(files, capsys, tmp_path):
         ("--reference ref.en latin.en", "latin.en:2: not UTF-8"),
         ("--reference ref.en --metrics bleu,bleurt good.en", "--metrics: unknown metric bleurt"),
         ("--reference ref.en --tokenizer 13 good.en", "--tokenizer: unknown tokenizer 13 (did you"),
+        ("--reference ref.en --format jsn good.en", "--format: unknown value jsn (did you mean j"),
+        ("--reference ref.en --json good.en", "nmt-evaluate: unknown option --json"),
         ("--reference ref.en --samples 0 good.en", "--samples: expected a whole number above 0"),
         ("--reference ref.en --significance good.en", "--significance: expected two hypotheses"),
         ("--reference ref.en --lower good.en", "unknown option --lower (did you mean --lowercase?"),

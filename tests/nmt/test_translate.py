@@ -24,7 +24,7 @@ from nmt.subwords import END, Subwords
 from nmt.translation import alignments, formats, models, words, writing
 from nmt.translation.batches import by_length, padded
 from nmt.translation.models import Models
-from nmt.translation.reading import Lines, _Pipe
+from nmt.translation.reading import WINDOW, Lines, _Pipe
 from nmt.translation.translator import Translator
 from tests.nmt.tasks import WORDS
 from tfkfac.errors import InputError
@@ -137,7 +137,7 @@ def test_scores_of_words_add_up_and_agree_with_nmt_score(copy_model, text, tmp_p
     scored = [json.loads(line) for line in run(capfd, *arguments, command=score)]
     for found, given_one in zip(best, scored, strict=True):
         if not found["text"]:
-            assert given_one["log_probability"] == given_one["subwords"] == 0
+            assert given_one["log_probability"] is None and given_one["subwords"] == 0
             continue
         total = sum(value for _, value in found["words"]) + found["end"]
         assert total == pytest.approx(found["log_probability"], abs=2e-3)
@@ -157,6 +157,47 @@ def test_pairs_that_do_not_match(copy_model, text, tmp_path, capfd):
     arguments = ["--model", str(copy_model), "--source", str(text)]
     assert score.main([*arguments, "--target", str(tmp_path / "short.txt")]) == 2
     assert "short.txt: ends after 1 lines, but the other side goes on" in capfd.readouterr().err
+
+
+def test_pairs_with_a_blank_side_have_no_score(copy_model, tmp_path, capfd):
+    source, target, aligned = (tmp_path / name for name in ("source", "target", "aligned"))
+    source.write_text("ba ko\n\t \nti\n\nmu\n")
+    target.write_text("ba ko\nba\n\u00a0\n \nmu\n")
+    arguments = ["--model", copy_model, "--source", source, "--target", target]
+    arguments = [str(argument) for argument in arguments]
+    warnings = [
+        f"warning: {source}:2: blank, but {target}:2 is not; the pair has no score",
+        f"warning: {target}:3: blank, but {source}:3 is not; the pair has no score",
+    ]
+    assert score.main([*arguments, "--alignments", str(aligned)]) == 0
+    captured = capfd.readouterr()
+    assert captured.err.splitlines() == warnings
+    first, *blank, last = captured.out.splitlines()
+    assert float(first) < 0 and blank == ["", "", ""] and float(last) < 0
+    assert [bool(line) for line in aligned.read_text().splitlines()] == [True, *[False] * 3, True]
+
+    assert score.main([*arguments, "--format", "json", "--word-scores"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err.splitlines() == warnings
+    objects = [json.loads(line) for line in captured.out.splitlines()]
+    none: dict[str, Any] = {"log_probability": None, "subwords": 0, "words": [], "end": None}
+    assert objects[1:4] == [{"line": number, **none} for number in (1, 2, 3)]
+    for line, item in ((first, objects[0]), (last, objects[4])):
+        assert item["log_probability"] == pytest.approx(float(line), abs=2e-4)
+
+
+def test_blank_sides_are_named_in_every_window(copy_model, tmp_path, capfd):
+    """Lines are counted from the beginning of the file, not of the window."""
+    count = WINDOW + 1
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("ba\n" + "\n" * (count - 1))
+    target.write_text("\n" * (count - 1) + "ba\n")
+    pair = ["--source", source, "--target", target]
+    assert score.main([str(argument) for argument in ("--model", copy_model, *pair)]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == "\n" * count
+    places = [line.split(": ")[1] for line in captured.err.splitlines()]
+    assert places == [f"{target}:1", f"{source}:{count}"]
 
 
 def test_samples_follow_the_seed(translators):
