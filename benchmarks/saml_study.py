@@ -8,17 +8,19 @@ falls to nothing along a cosine. The one constant of each was chosen on the vali
 as many values, by shorter trainings of the same kind: label smoothing of maximum likelihood; the
 probability with which scheduled sampling still reads the reference in its last update; the weight w
 of SAML. Maximum likelihood also trains longer, for as much processor time as SAML took. Variants of
-SAML (`--variant`) train with the first seed. The checkpoint of best validation BLEU of each
-training translates the test text with every beam.
+SAML (`--variant`) are tried out by one of the shorter trainings each; the best of them, if it is
+better than SAML as it is, trains as long as the others, with all seeds. The checkpoint of best
+validation BLEU of each training translates the test text with every beam.
 
 Each training is a call of `nmt-train` in a process of its own, `--jobs` at a time. One that is
 complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
 again at any time; `--report-only` reports what is complete. Arguments that are not the study's own
 go to every training (`--dropout 0.3 --batch-tokens 1024`).
 
-Results are in `--out`: saml_study.csv (a line for each training and beam), saml_study.md (means and
-spread over seeds, p-values of the paired bootstrap against maximum likelihood with the same seed,
-cost) and saml_study.png (BLEU against the beam).
+Results are in `--out`: saml_study.csv (a line for each training and beam), saml_study_tuning.csv (a
+line for each of the shorter ones), saml_study.md (means and spread over seeds, p-values of the
+paired bootstrap against maximum likelihood with the same seed, cost) and saml_study.png (BLEU
+against the beam).
 """
 
 from __future__ import annotations
@@ -129,6 +131,18 @@ class Run:
         """Processor seconds of its updates."""
         return float(self.log()[-1]["cpu_seconds"])
 
+    def outcome(self) -> dict[str, Any]:
+        """What a row of results says of the training itself."""
+        return {
+            "objective": self.contestant,
+            "constant": self.value,
+            "seed": self.seed,
+            "updates": self.updates,
+            "validation_bleu": round(self.best, 3),
+            "cpu_seconds": round(self.seconds, 1),
+            "cpu_seconds_per_update": round(self.seconds / self.updates, 4),
+        }
+
     def train(self, shared: Sequence[str]) -> None:
         """Trains, or goes on with it."""
         if self.complete:
@@ -168,7 +182,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace, shared: Sequence[str]) -> None:
         self._options = options
-        self._extra = named(options.extra)
+        self._extra, self._variants = named(options.extra), named(options.variant)
         sides = options.languages
         self.source, self.reference = (text_file(options.test, side) for side in sides)
         self._shared = ["--config", options.config, "--schedule", "cosine", *shared]
@@ -181,6 +195,7 @@ class Study:
             item for item in CONTESTANTS.values() if item.name in options.objectives
         ]
         self._smoothing: float | None = None
+        self.short: list[Run] = []  # the trainings that chose constants and variant
 
     def train(self, runs: Iterable[Run]) -> list[Run]:
         """Trains, unless nothing but the report is wanted; those that are complete."""
@@ -220,14 +235,11 @@ class Study:
 
     def tune(self, contestants: Sequence[Contestant]) -> dict[str, float]:
         """The constants of best validation BLEU, of those whose trainings are all complete."""
-        seed, updates = self._options.seeds[0], self._options.tuning_updates
         runs = {
-            contestant.name: [
-                self.run(contestant, value, seed, updates, "tuning") for value in contestant.values
-            ]
+            contestant.name: [self._short(contestant, value) for value in contestant.values]
             for contestant in contestants
         }
-        self.train(run for some in runs.values() for run in some)
+        self.short += self.train(run for some in runs.values() for run in some)
         tuned = {}
         for contestant in contestants:
             some = runs[contestant.name]
@@ -239,6 +251,27 @@ class Study:
             assert best.value is not None
             tuned[contestant.name] = best.value
         return tuned
+
+    def best_variant(self, value: float) -> str | None:
+        """The variant of SAML of best validation BLEU; None if SAML as it is has a better one."""
+        plain = self._short(CONTESTANTS["saml"], value)
+        runs = {
+            name: self._short(CONTESTANTS["saml"], value, name, options)
+            for name, options in self._variants.items()
+        }
+        self.short += self.train(runs.values())
+        if not runs or not all(run.complete for run in runs.values()):
+            return None
+        name = max(runs, key=lambda name: runs[name].best)
+        print(", ".join(f"{run.contestant}: {run.best:.2f}" for run in runs.values()))
+        return name if runs[name].best > plain.best else None
+
+    def _short(
+        self, contestant: Contestant, value: float, variant: str = "", extra: str = ""
+    ) -> Run:
+        seed, updates = self._options.seeds[0], self._options.tuning_updates
+        name = f"{contestant.name}, {variant}" if variant else ""
+        return self.run(contestant, value, seed, updates, "tuning", name, extra)
 
     def finals(self) -> list[Run]:
         """The trainings that are compared; those that are complete."""
@@ -261,18 +294,13 @@ class Study:
                     continue
                 value = tuned[contestant.name]
                 runs.append(self.run(contestant, value, seed, options.updates, "final"))
-        if "saml" in tuned:
+        if "saml" in tuned and (variant := self.best_variant(tuned["saml"])):
+            name, extra = f"saml, {variant}", self._variants[variant]
             runs += [
                 self.run(
-                    CONTESTANTS["saml"],
-                    tuned["saml"],
-                    options.seeds[0],
-                    options.updates,
-                    "variants",
-                    f"saml, {name}",
-                    variant,
+                    CONTESTANTS["saml"], tuned["saml"], seed, options.updates, "final", name, extra
                 )
-                for name, variant in named(options.variant).items()
+                for seed in options.seeds
             ]
         done = self.train(runs)
         ratio = cost_ratio(done)
@@ -349,22 +377,24 @@ def results(runs: Sequence[Run], reference: list[str], beams: Sequence[int]) -> 
                 other = list(read_lines(baseline.translation(beam), 10**6))
                 p_value = compare([other, text], [reference], ("bleu",))[1][0].p_value or 0.0
             rows.append(
-                {
-                    "objective": run.contestant,
-                    "constant": run.value,
-                    "seed": run.seed,
-                    "updates": run.updates,
+                run.outcome()
+                | {
                     "beam": beam,
                     "bleu": round(bleu.value, 3),
                     "chrf": round(chrf.value, 3),
                     "p_value": p_value if p_value == "" else round(p_value, 4),
-                    "validation_bleu": round(run.best, 3),
-                    "cpu_seconds": round(run.seconds, 1),
-                    "cpu_seconds_per_update": round(run.seconds / run.updates, 4),
                     "signature": bleu.signature,
                 }
             )
     return rows
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """A line for each row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def summary(rows: Sequence[dict[str, Any]], beams: Sequence[int]) -> str:
@@ -406,8 +436,6 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name in dict.fromkeys(row["objective"] for row in rows):
-        if name.startswith("saml, "):  # a variant
-            continue
         own = [row for row in rows if row["objective"] == name]
         beams = sorted({row["beam"] for row in own})
         means = [statistics.mean(r["bleu"] for r in own if r["beam"] == beam) for beam in beams]
@@ -464,7 +492,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="NAME=OPTIONS",
-        help='a variant of saml, such as "no noise=--noise-scale 0", with the first seed',
+        help='a variant of saml to try out, such as "no noise=--noise-scale 0"',
     )
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
@@ -479,10 +507,8 @@ def main() -> None:
     if not rows:
         raise SystemExit("saml_study: nothing is complete yet")
     options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "saml_study.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, options.out / "saml_study.csv")
+    write_csv([run.outcome() for run in study.short], options.out / "saml_study_tuning.csv")
     text = summary(rows, options.beams)
     (options.out / "saml_study.md").write_text(text, encoding="utf-8")
     plot(rows, options.out / "saml_study.png")
