@@ -8,9 +8,9 @@ falls to nothing along a cosine. The one constant of each was chosen on the vali
 as many values, by shorter trainings of the same kind: label smoothing of maximum likelihood; the
 probability with which scheduled sampling still reads the reference in its last update; the weight w
 of SAML. Maximum likelihood also trains longer, for as much processor time as SAML took. Variants of
-SAML (`--variant`) are tried out by one of the shorter trainings each; the best of them, if it is
-better than SAML as it is, trains as long as the others, with all seeds. The checkpoint of best
-validation BLEU of each training translates the test text with every beam.
+SAML (`--variant`) are tried out by one of the shorter trainings each; the best of them trains as
+long as the others, with all seeds. The checkpoint of best validation BLEU of each training
+translates the test text with every beam.
 
 Each training is a call of `nmt-train` in a process of its own, `--jobs` at a time. One that is
 complete is skipped, one that was interrupted is resumed, so the study can be stopped and started
@@ -253,8 +253,7 @@ class Study:
         return tuned
 
     def best_variant(self, value: float) -> str | None:
-        """The variant of SAML of best validation BLEU; None if SAML as it is has a better one."""
-        plain = self._short(CONTESTANTS["saml"], value)
+        """The variant of SAML of best validation BLEU; None without any, or before all are done."""
         runs = {
             name: self._short(CONTESTANTS["saml"], value, name, options)
             for name, options in self._variants.items()
@@ -262,9 +261,8 @@ class Study:
         self.short += self.train(runs.values())
         if not runs or not all(run.complete for run in runs.values()):
             return None
-        name = max(runs, key=lambda name: runs[name].best)
         print(", ".join(f"{run.contestant}: {run.best:.2f}" for run in runs.values()))
-        return name if runs[name].best > plain.best else None
+        return max(runs, key=lambda name: runs[name].best)
 
     def _short(
         self, contestant: Contestant, value: float, variant: str = "", extra: str = ""
