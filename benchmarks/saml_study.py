@@ -20,7 +20,7 @@ go to every training (`--dropout 0.3 --batch-tokens 1024`).
 Results are in `--out`: saml_study.csv (a line for each training and beam), saml_study_tuning.csv (a
 line for each of the shorter ones), saml_study.md (means and spread over seeds, p-values of the
 paired bootstrap against maximum likelihood with the same seed, cost) and saml_study.png (BLEU
-against the beam).
+against the beam and against time).
 """
 
 from __future__ import annotations
@@ -427,29 +427,39 @@ def summary(rows: Sequence[dict[str, Any]], beams: Sequence[int]) -> str:
     )
 
 
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """BLEU against the beam: means, and each seed as a dot."""
+def plot(rows: Sequence[dict[str, Any]], runs: Sequence[Run], path: Path) -> None:
+    """Test BLEU against the beam, means and each seed as a dot; validation BLEU against time."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    beam_axes, time_axes = figure.subplots(1, 2)
     for name in dict.fromkeys(row["objective"] for row in rows):
         own = [row for row in rows if row["objective"] == name]
         beams = sorted({row["beam"] for row in own})
         means = [statistics.mean(r["bleu"] for r in own if r["beam"] == beam) for beam in beams]
-        places = range(len(beams))
-        (line,) = axes.plot(places, means, "o-", label=name)
-        axes.plot(
+        (line,) = beam_axes.plot(range(len(beams)), means, "o-", label=name)
+        beam_axes.plot(
             [beams.index(row["beam"]) for row in own],
             [row["bleu"] for row in own],
             ".",
             color=line.get_color(),
             alpha=0.4,
         )
-        axes.set_xticks(places, [str(beam) for beam in beams])
-    axes.set(xlabel="beam", ylabel="BLEU, test")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+        beam_axes.set_xticks(range(len(beams)), [str(beam) for beam in beams])
+        logs = [run.log() for run in runs if run.contestant == name]
+        seconds, bleu = (
+            [statistics.mean(map(float, of)) for of in zip(*columns, strict=True)]
+            for columns in (
+                [[entry[column] for entry in log] for log in logs]
+                for column in ("cpu_seconds", "bleu")
+            )
+        )
+        time_axes.plot(seconds, bleu, "o-", color=line.get_color(), label=name)
+    beam_axes.set(xlabel="beam", ylabel="BLEU, test")
+    time_axes.set(xlabel="processor seconds after the beginning", ylabel="BLEU, validation")
+    beam_axes.legend(fontsize="small")
+    for axes in (beam_axes, time_axes):
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=140)
 
 
@@ -509,7 +519,7 @@ def main() -> None:
     write_csv([run.outcome() for run in study.short], options.out / "saml_study_tuning.csv")
     text = summary(rows, options.beams)
     (options.out / "saml_study.md").write_text(text, encoding="utf-8")
-    plot(rows, options.out / "saml_study.png")
+    plot(rows, runs, options.out / "saml_study.png")
     print(text)
 
 
