@@ -97,7 +97,7 @@ class Run:
         updates: of the training.
         seed: of everything.
         options: of nmt-train, beside those of all trainings.
-        contestant, value: what it stands for.
+        contestant, value: what it stands for; no value for variants.
     """
 
     directory: Path
@@ -231,7 +231,8 @@ class Study:
         # What differs has a directory of its own, so that nothing old is taken for it.
         folder = f"{name.replace(', ', '-').replace(' ', '-')}-{value:g}-{updates}-seed{seed}"
         directory = self._options.runs / stage / folder
-        return Run(directory, updates, seed, tuple(options), name, value)
+        # A variant may have set another value.
+        return Run(directory, updates, seed, tuple(options), name, None if extra else value)
 
     def tune(self, contestants: Sequence[Contestant]) -> dict[str, float]:
         """The constants of best validation BLEU, of those whose trainings are all complete."""
@@ -409,7 +410,8 @@ def summary(rows: Sequence[dict[str, Any]], beams: Sequence[int]) -> str:
         own = [row for row in rows if row["objective"] == name]
         cost = costs[name] / costs[BASELINE] if BASELINE in costs else math.nan
         seeds = sorted({row["seed"] for row in own})
-        cells = [name, f"{own[0]['constant']:g}", str(own[0]["updates"]), str(len(seeds))]
+        constant = "" if own[0]["constant"] is None else f"{own[0]['constant']:g}"
+        cells = [name, constant, str(own[0]["updates"]), str(len(seeds))]
         cells.append(f"{cost:.2f}")
         for beam in beams:
             here = [row for row in own if row["beam"] == beam]

@@ -2,9 +2,9 @@
 
 Candidates lie around where the registry starts. The learning rate takes steps of equal ratio, of
 √10 until five of them reach from a tenth to ten times the start, of less if there are more. K-FAC's
-damping takes the same steps in another order, so that it costs no additional candidates; and its KL
-clip goes with the square of the learning rate, since where the clip binds, it alone is the length
-of a step.
+damping takes the same steps, of five or more candidates in another order, so that it costs none of
+its own; and its KL clip goes with the square of the learning rate, since where the clip binds, it
+alone is the length of a step.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tfkfac.files import replacing
 SEED = 1000  # far from those of measured trials
 DECADES = 1.0  # to either side of the start, at most
 WIDEST_STEP = 0.5  # decades: between two candidates further apart the best may be missed
+FEW = 5  # too few candidates to spread over both constants
 KL_CLIP = 0.001  # KFAC's default
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -73,7 +74,10 @@ def _rounded(value: float) -> float:
 def _spread(count: int) -> list[int]:
     """A permutation of 0 ... count - 1 that keeps neighbours apart: the order of multiples of the
     golden ratio, modulo 1. For odd counts its middle one stays in the middle, so that the start
-    itself is a candidate."""
+    itself is a candidate. Of few, damping rises with the learning rate: the other way round one end
+    is too bold in both, the other too timid."""
+    if count < FEW:
+        return list(range(count))
     parts = [(number * GOLDEN) % 1 for number in range(count)]
     ranks = [sorted(parts).index(part) for part in parts]
     shift = (count // 2 - ranks[count // 2]) if count % 2 else 0

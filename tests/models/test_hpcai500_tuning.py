@@ -33,6 +33,8 @@ def test_kfac_gets_as_many_candidates_and_no_more(count):
     for candidate in found:
         factor = candidate["learning_rate"] / KFAC["learning_rate"]
         assert candidate["kl_clip"] == pytest.approx(0.001 * factor**2, rel=0.02)
+    if count < 5:
+        assert [c["damping"] for c in found] == dampings
     if count >= 5:  # neither rises with the other
         pairs = sorted((c["learning_rate"], c["damping"]) for c in found)
         assert [d for _, d in pairs] not in (dampings, dampings[::-1])
