@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from tfkfac import plan, report
 from tfkfac.engine import Engine, number
+from tfkfac.gradient_terms import Gradient
 from tfkfac.layer_state import LayerState
 from tfkfac.placement import FACTOR_WISE
 from tfkfac.planning import Weight
 from tfkfac.schedules import Schedulable
 from tfkfac.settings import Settings, check_range, check_scheduled
-from tfkfac.statistics import Gradient
 
 _PLAN_KEY = "kfac_plan"
 

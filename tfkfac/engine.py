@@ -14,12 +14,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfkfac.communication import detect
+from tfkfac.gradient_terms import Gradient
 from tfkfac.placement import make_grid
 from tfkfac.planning import Discovery, Layout, Weight, discover
 from tfkfac.preconditioner import Distribution, Layers, Preconditioner
 from tfkfac.schedules import Schedulable, as_interval
 from tfkfac.settings import Settings
-from tfkfac.statistics import Gradient
 
 
 class Engine:

@@ -13,7 +13,7 @@ from keras.src.optimizers.optimizer import CallableList
 
 from tfkfac.base_optimizer import BaseKFAC
 from tfkfac.communication import outside_trace
-from tfkfac.statistics import Gradient
+from tfkfac.gradient_terms import Gradient
 
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfkfac.base_optimizer import BaseKFAC
-from tfkfac.statistics import Gradient
+from tfkfac.gradient_terms import Gradient
 
 
 @keras.saving.register_keras_serializable(package="tfkfac")

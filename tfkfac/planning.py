@@ -6,8 +6,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from tfkfac.contraction_patterns import Match
+from tfkfac.elementwise_statistics import reduced_keys
+from tfkfac.gradient_terms import Gradient
 from tfkfac.plan import DIAGONAL, IDENTITY, LayerPlan, Side, bounded_side
-from tfkfac.statistics import Gradient, Match, match_gradient, reduced_keys
+from tfkfac.statistics import match_gradient
 from tfkfac.uses import ConvolutionUse, DepthwiseUse, Use
 
 
