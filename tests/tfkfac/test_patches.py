@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfkfac import patches as patches_module
-from tfkfac.patches import number_of_output_positions, patch_second_moment, patch_sum
+from tfkfac.patches import patch_second_moment, patch_sum
 
 
 def cut_patches(inputs, kernel_size, strides, dilations, padding, groups):
@@ -64,12 +64,10 @@ def check(
         lambda x: (
             patch_second_moment(x, *arguments),
             patch_sum(x, *arguments),
-            number_of_output_positions(x, *arguments[:-1]),
         )
     )
-    actual, actual_sum, positions = call(tf.constant(inputs))
+    actual, actual_sum = call(tf.constant(inputs))
     assert actual.dtype == actual_sum.dtype == inputs.dtype
-    assert int(positions) == patches.shape[2]
     assert actual.shape == moment.shape
     assert actual_sum.shape == total.shape
     scale = max(np.abs(moment).max(), 1)
@@ -184,7 +182,6 @@ def test_compiled_modes_agree(layer, mode):
         return (
             patch_second_moment(x, *arguments),
             patch_sum(x, *arguments),
-            tf.convert_to_tensor(number_of_output_positions(x, *arguments[:-1])),
         )
 
     def in_cond(x):
@@ -201,18 +198,6 @@ def test_compiled_modes_agree(layer, mode):
     )
     with method(name):
         check(random_inputs(shape, np.float32), *arguments, tolerance=2e-6, call=call)
-
-
-def test_output_positions_are_static_where_the_shape_is():
-    positions = []
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 7, 9, 4])])
-    def trace(x):
-        positions.append(number_of_output_positions(x, (3, 3), (2, 2), (1, 1), "SAME"))
-        return x
-
-    trace.get_concrete_function()
-    assert positions == [4 * 5]
 
 
 @pytest.mark.parametrize(
