@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from models import boxes as box
-from models.data.extreme_weather import CLASSES
+from models.data.storms import CLASSES
 from models.resnet import imagenet_resnet
 
 PROPOSAL_OVERLAP = 0.7  # suppression among proposals

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from models import boxes as box
-from models.data.extreme_weather import CLASSES
+from models.data.storms import CLASSES
 
 FILTERS = (128, 256, 512, 768, 1024, 1280)
 KERNEL = 5

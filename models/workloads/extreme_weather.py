@@ -14,6 +14,7 @@ from models.benchmark import quality
 from models.data import extreme_weather as weather
 from models.data.examples import ExampleDataset, InMemory, Subset
 from models.data.hdf5 import WeatherMasks, WeatherYears
+from models.data.storms import CLASSES
 from models.workloads.workload import Size, Workload, needs_path, settings
 
 SEED = 1
@@ -55,7 +56,7 @@ def _masks(path: Path | None, cache: Path | None) -> ExampleDataset:
 
 
 def _mean_average_precision(boxes: np.ndarray, detections: np.ndarray) -> float:
-    return quality.mean_average_precision(boxes, detections, len(weather.CLASSES))
+    return quality.mean_average_precision(boxes, detections, len(CLASSES))
 
 
 def _racah_loss(boxes: Any, outputs: Any, stride: int = 0) -> Any:
