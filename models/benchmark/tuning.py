@@ -114,6 +114,11 @@ def choose(records: Sequence[Record]) -> int:
     return min(range(len(records)), key=lambda number: badness(records[number]))
 
 
+def at_an_end(records: Sequence[Record]) -> bool:
+    """Whether the best candidate is the first or the last of several: beyond it may be better."""
+    return len(records) > 1 and choose(records) in (0, len(records) - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Tuned:
     """What a file of settings says.

@@ -81,4 +81,15 @@ def run(options: argparse.Namespace) -> bool:
         with saving(chosen):
             tuning.write(chosen, choice["size"], seed, found)
     print(f"{len(records)} trials; settings in {chosen}", file=sys.stderr)
+    ends = [
+        f"{optimizer} on {workload}"
+        for workload, own in found.items()
+        for optimizer, candidates in own.items()
+        if tuning.at_an_end(candidates)
+    ]
+    if ends:
+        print(
+            f"at an end of their candidates, beyond which may be better ones: {', '.join(ends)}",
+            file=sys.stderr,
+        )
     return any(result.status == FAILED for result in records.values())

@@ -81,6 +81,14 @@ def test_without_a_target_reached_the_best_is_chosen():
         tuning.choose([records[2], result(4, [None])])
 
 
+def test_the_best_at_an_end_of_several():
+    low, middle, high = result(1, [0.5]), result(2, [0.6]), result(3, [0.7])
+    assert tuning.at_an_end([low, middle, high])
+    assert tuning.at_an_end([high, middle, low])
+    assert not tuning.at_an_end([low, high, middle])
+    assert not tuning.at_an_end([high])
+
+
 def test_settings_are_written_and_read(tmp_path):
     file = tmp_path / "settings.yaml"
     found = {
