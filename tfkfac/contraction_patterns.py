@@ -173,7 +173,9 @@ def _convolution_use(
             return "its dilated convolution has an unknown form"
         filters = undone[0]
         dilations = block
-        outputs = tf.shape(filters)[1:-1]
+        outputs = static_shape(filters.shape[1:-1])
+        if outputs is None:
+            outputs = tf.shape(filters)[1:-1]
         space_to_batch = (paddings, outputs)
     channels = image.shape[1 if channels_first else -1]
     if channels is None:

@@ -56,7 +56,7 @@ class Geometry:
     groups: int
     channels_first: bool = False
     # `SpaceToBatchND` paddings of a dilated convolution and the spatial shape of its output.
-    space_to_batch: tuple[tf.Tensor, tf.Tensor] | None = None
+    space_to_batch: tuple[tf.Tensor, tuple[int, ...] | tf.Tensor] | None = None
 
 
 class Use:
@@ -186,7 +186,10 @@ class ConvolutionUse(Use):
         ]
         needed = outputs + tf.constant(reach, tf.int32)
         cropped = tf.slice(padded, [0] * (rank + 2), tf.concat([[-1], needed, [-1]], axis=0))
-        return tf.ensure_shape(cropped, [None] * (rank + 1) + [image.shape[-1]])
+        spatial = [None] * rank
+        if isinstance(outputs, tuple):
+            spatial = [size + more for size, more in zip(outputs, reach, strict=True)]
+        return tf.ensure_shape(cropped, [image.shape[0], *spatial, image.shape[-1]])
 
     def filters(self, dtype: tf.DType) -> tf.Tensor:
         """The other operand, [N, *output spatial, filters]."""
