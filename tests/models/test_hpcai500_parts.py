@@ -206,6 +206,26 @@ def test_products_of_kfac_by_hand():
     assert directions + least / 4 + bases / 20 <= got <= directions + factors / 4 + bases / 20
 
 
+def test_kfac_of_a_dilated_convolution_leaves_no_shape_open():
+    """TensorFlow cuts such an image into batches whose shapes only its own graph knows."""
+
+    def dilated(optimizer):
+        model = keras.Sequential(
+            [
+                keras.Input((8, 9, 3)),
+                keras.layers.Conv2D(4, 3, padding="same", dilation_rate=2),
+                keras.layers.DepthwiseConv2D(3, dilation_rate=2),
+            ]
+        )
+        model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
+        return model
+
+    specs = spec(3, 8, 9, 3), spec(3, 4, 5, 4)
+    model = dilated(KFAC(0.1))
+    model.train_on_batch(*(np.ones(part.shape, np.float32) for part in specs))
+    assert products.of_optimizer(model, lambda: dilated("sgd"), *specs) > 0
+
+
 def test_sgd_and_adamw_multiply_nothing():
     specs = spec(3, 5), spec(3, 2)
     for name in ("sgd", "adamw"):
