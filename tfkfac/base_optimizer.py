@@ -89,6 +89,7 @@ class BaseKFAC:
 
     Raises:
         ValueError: An argument is out of its range.
+        TypeError: The first argument is an optimizer.
         RuntimeError: On use without a graph (`run_eagerly=True`).
 
     Example:
@@ -134,6 +135,12 @@ class BaseKFAC:
         gradient_accumulation_steps: int | None = None,
         name: str = "kfac",
     ):
+        if isinstance(learning_rate, keras.optimizers.Optimizer):
+            given = type(learning_rate).__name__
+            raise TypeError(
+                "KFAC: the first argument is the learning rate; pass the optimizer that takes the "
+                f"preconditioned gradient by name: KFAC(optimizer={given}(...))"
+            )
         settings = Settings(
             factor_decay=factor_decay,
             kl_clip=kl_clip,

@@ -269,6 +269,11 @@ def test_configuration_round_trip():
     assert float(default.learning_rate) == pytest.approx(0.1)
 
 
+def test_an_optimizer_in_the_place_of_the_learning_rate():
+    with pytest.raises(TypeError, match=r"by name: KFAC\(optimizer=Adam\(\.\.\.\)\)"):
+        KFAC(keras.optimizers.Adam())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
