@@ -232,28 +232,41 @@ def run_trials(
         InputError: if a record is damaged, or of another plan.
         TrainingError: if a record cannot be written.
     """
-    known = {name: _known(folder / f"{name}.json", plan) for name, plan in trials.items()}
-    records: dict[str, Record] = {}
-    for name, found in known.items():
-        if found is not None and not (found.status == FAILED and retry_failed):
-            records[name] = found
-    progress.begin(len(trials), len(records))
-    for name, plan in trials.items():
-        if name in records:
-            continue
-        progress.start(name)
-        records[name] = result = _run(folder, name, plan, conditions, progress)
-        after_each()
-        progress.end(result)
-    return {name: records[name] for name in trials}
+    known = [_known(folder / f"{name}.json", plan, retry_failed) for name, plan in trials.items()]
+    progress.begin(len(trials), sum(found is not None for found in known))
+    return {
+        name: run_trial(folder, name, plan, conditions, progress, retry_failed, after_each)
+        for name, plan in trials.items()
+    }
 
 
-def _known(path: Path, plan: Plan) -> Record | None:
+def run_trial(
+    folder: Path,
+    name: str,
+    plan: Plan,
+    conditions: Conditions,
+    progress: Progress,
+    retry_failed: bool = False,
+    after: Callable[[], None] = lambda: None,
+) -> Record:
+    """Runs a trial if it has no record yet; else as `run_trials`."""
+    found = _known(folder / f"{name}.json", plan, retry_failed)
+    if found is not None:
+        return found
+    progress.start(name)
+    result = _run(folder, name, plan, conditions, progress)
+    after()
+    progress.end(result)
+    return result
+
+
+def _known(path: Path, plan: Plan, retry_failed: bool) -> Record | None:
+    """The record that makes the trial needless, if there is one."""
     if not path.exists():
         return None
     found = record.from_json(record.read(path), str(path))
     require_equal(_as_json(found.plan), _as_json(plan), str(path), plan.name)
-    return found
+    return None if found.status == FAILED and retry_failed else found
 
 
 def _run(folder: Path, name: str, plan: Plan, conditions: Conditions, progress: Progress) -> Record:

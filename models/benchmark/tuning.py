@@ -1,10 +1,10 @@
 """Equal budgets: for every optimizer as many candidates, one training each, and one choice.
 
-Candidates lie around where the registry starts. The learning rate takes steps of equal ratio, of
-√10 until five of them reach from a tenth to ten times the start, of less if there are more. K-FAC's
-damping takes the same steps, of five or more candidates in another order, so that it costs none of
-its own; and its KL clip goes with the square of the learning rate, since where the clip binds, it
-alone is the length of a step.
+The candidates of an optimizer lie on a line: the learning rate is that of the registry times a
+power of √10. K-FAC's damping goes with it, and its KL clip with its square, since where the clip
+binds, it alone is the length of a step: K-FAC gets no trainings for its further constants. The
+first three candidates are the start and its neighbours. Each further one goes beyond the best so
+far, if that lies at an end of what was tried, or else halfway to one of its neighbours.
 """
 
 from __future__ import annotations
@@ -25,98 +25,106 @@ from tfkfac.errors import InputError
 from tfkfac.files import replacing
 
 SEED = 1000  # far from those of measured trials
-DECADES = 1.0  # to either side of the start, at most
-WIDEST_STEP = 0.5  # decades: between two candidates further apart the best may be missed
-FEW = 5  # too few candidates to spread over both constants
+STEP = math.sqrt(10)
+FIRST = (0.0, 1.0, -1.0)  # in steps from the start
 KL_CLIP = 0.001  # KFAC's default
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def candidates(optimizer: str, start: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+def candidate(optimizer: str, start: Mapping[str, Any], position: float) -> dict[str, Any]:
     """Settings to try.
 
     Args:
         optimizer: by name.
         start: its settings to begin with.
-        count: how many; 1 tries the start alone.
+        position: steps of √10 from them, towards larger learning rates.
 
     Example:
 
-    >>> [c["learning_rate"] for c in candidates("sgd", {"learning_rate": 0.1}, 3)]
-    [0.0316, 0.1, 0.316]
+    >>> candidate("sgd", {"learning_rate": 0.1}, -1)
+    {'learning_rate': 0.0316}
     """
-    found = []
-    for number, other in enumerate(_spread(count)):
-        factor = _factor(number, count)
-        changed: dict[str, Any] = {"learning_rate": _rounded(start["learning_rate"] * factor)}
-        if optimizer == "kfac":
-            if "damping" in start:
-                changed["damping"] = _rounded(start["damping"] * _factor(other, count))
-            clip = start.get("kl_clip", KL_CLIP)
-            changed["kl_clip"] = None if clip is None else _rounded(clip * factor**2)
-        found.append({**start, **changed})
-    return found
-
-
-def _factor(number: int, count: int) -> float:
-    if count == 1:
-        return 1.0
-    step = min(WIDEST_STEP, 2 * DECADES / (count - 1))
-    return 10 ** (step * (number - (count - 1) / 2))
+    factor = STEP**position
+    changed: dict[str, Any] = {"learning_rate": _rounded(start["learning_rate"] * factor)}
+    if optimizer == "kfac":
+        if "damping" in start:
+            changed["damping"] = _rounded(start["damping"] * factor)
+        clip = start.get("kl_clip", KL_CLIP)
+        changed["kl_clip"] = None if clip is None else _rounded(clip * factor**2)
+    return {**start, **changed}
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _spread(count: int) -> list[int]:
-    """A permutation of 0 ... count - 1 that keeps neighbours apart: the order of multiples of the
-    golden ratio, modulo 1. For odd counts its middle one stays in the middle, so that the start
-    itself is a candidate. Of few, damping rises with the learning rate: the other way round one end
-    is too bold in both, the other too timid."""
-    if count < FEW:
-        return list(range(count))
-    parts = [(number * GOLDEN) % 1 for number in range(count)]
-    ranks = [sorted(parts).index(part) for part in parts]
-    shift = (count // 2 - ranks[count // 2]) if count % 2 else 0
-    return [(rank + shift) % count for rank in ranks]
+def next_position(tried: Sequence[float], records: Sequence[Record]) -> float:
+    """Where the next candidate lies, see `candidate`.
+
+    Args:
+        tried: positions of those before it.
+        records: of their trainings.
+    """
+    if len(tried) < len(FIRST):
+        return FIRST[len(tried)]
+    ranks = ranking(records)
+    if records[ranks[0]].quality is None:  # all diverged
+        return min(tried) - 1
+    best, ends = tried[ranks[0]], (min(tried), max(tried))
+    if best in ends:
+        return best - 1 if best == ends[0] else best + 1
+    below = max(p for p in tried if p < best)
+    above = min(p for p in tried if p > best)
+    if math.isclose(best - below, above - best):
+        order = [tried[number] for number in ranks]
+        neighbour = min(below, above, key=order.index)
+    else:
+        neighbour = below if best - below > above - best else above
+    return (best + neighbour) / 2
 
 
-def name(plan: Plan, number: int, count: int) -> str:
+def name(plan: Plan, number: int) -> str:
     """Of a candidate's files; `number` counts from 1."""
-    return f"{plan.name}-candidate{number}of{count}"
+    return f"{plan.name}-candidate{number}"
 
 
-def choose(records: Sequence[Record]) -> int:
-    """The number of the best: the first to the target, else the one of the best quality.
+def ranking(records: Sequence[Record]) -> list[int]:
+    """Numbers of candidates, the best first: who reaches the target first, else of better quality.
 
     First is who needs the fewest steps, of whom the better one: settings of one optimizer do not
     change what a step costs, and steps, unlike seconds, are the same when they are counted again.
+    """
+
+    def badness(entry: Record) -> tuple[float, float]:
+        sign = -1.0 if entry.higher_is_better else 1.0
+        step = next((e.step for e in entry.history if e.seconds == entry.time_to_quality), math.inf)
+        best = math.inf if entry.quality is None else sign * entry.quality
+        return (math.inf if entry.time_to_quality is None else step, best)
+
+    return sorted(range(len(records)), key=lambda number: badness(records[number]))
+
+
+def choose(records: Sequence[Record]) -> int:
+    """The number of the best.
 
     Raises:
         InputError: if none has a quality.
     """
-
-    def badness(entry: Record) -> tuple[float, float, float]:
-        sign = -1.0 if entry.higher_is_better else 1.0
-        step = next((e.step for e in entry.history if e.seconds == entry.time_to_quality), math.inf)
-        best = math.inf if entry.quality is None else sign * entry.quality
-        return (math.inf if entry.time_to_quality is None else step, best, entry.seconds or 0.0)
-
-    if all(entry.quality is None for entry in records):
-        plan = records[0].plan
+    best = ranking(records)[0]
+    if records[best].quality is None:
+        plan = records[best].plan
         raise InputError(
             f"{plan.workload}: none of {plan.optimizer}'s candidates came to a quality; see "
             "their logs"
         )
-    return min(range(len(records)), key=lambda number: badness(records[number]))
+    return best
 
 
 def at_an_end(records: Sequence[Record]) -> bool:
-    """Whether the best candidate is the first or the last of several: beyond it may be better."""
-    return len(records) > 1 and choose(records) in (0, len(records) - 1)
+    """Whether no smaller, or no larger learning rate than the best one's was tried."""
+    rates = [entry.plan.settings["learning_rate"] for entry in records]
+    return len(rates) > 1 and rates[choose(records)] in (min(rates), max(rates))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from models.benchmark import record
 from models.benchmark.progress import Progress
-from models.benchmark.record import FAILED, Plan, Record
-from models.benchmark.suite import locked, require_equal, run_trials, saving
+from models.benchmark.record import FAILED, Conditions, Plan, Record
+from models.benchmark.suite import locked, require_equal, run_trial, saving
 from models.hpcai500 import arguments
 from tfkfac.command_line import quiet_tensorflow
 from tfkfac.options import COUNT
@@ -50,12 +51,7 @@ def run(options: argparse.Namespace) -> bool:
         from models import workloads
         from models.benchmark import plans, tuning
     choice = arguments.choice(options, workloads.names())
-    trials: dict[str, Plan] = {}
-    for plan in plans.make(plans.Request(**choice, seed=seed)):
-        tried = tuning.candidates(plan.optimizer, plan.settings, count)
-        for number, settings in enumerate(tried, start=1):
-            candidate = dataclasses.replace(plan, settings=settings)
-            trials[tuning.name(plan, number, count)] = candidate
+    starts = plans.make(plans.Request(**choice, seed=seed))
     out, progress = Path(options.out), Progress()
     file, about = out / "tuning.json", {"conditions": dataclasses.asdict(conditions)}
     with locked(out):
@@ -66,20 +62,19 @@ def run(options: argparse.Namespace) -> bool:
         with saving(file):
             record.write(file, about)
         try:
-            records = run_trials(out / "trials", trials, conditions, progress, options.retry_failed)
+            found = _search(
+                starts, count, out / "trials", conditions, progress, options.retry_failed
+            )
         except KeyboardInterrupt:
             progress.close()
             print("\ninterrupted; the same command goes on from here", file=sys.stderr)
             raise
         finally:
             progress.close()
-        found: dict[str, dict[str, list[Record]]] = {}
-        for result in records.values():
-            own = found.setdefault(result.plan.workload, {})
-            own.setdefault(result.plan.optimizer, []).append(result)
         chosen = out / "settings.yaml"
         with saving(chosen):
             tuning.write(chosen, choice["size"], seed, found)
+    records = [result for own in found.values() for tried in own.values() for result in tried]
     print(f"{len(records)} trials; settings in {chosen}", file=sys.stderr)
     ends = [
         f"{optimizer} on {workload}"
@@ -92,4 +87,30 @@ def run(options: argparse.Namespace) -> bool:
             f"at an end of their candidates, beyond which may be better ones: {', '.join(ends)}",
             file=sys.stderr,
         )
-    return any(result.status == FAILED for result in records.values())
+    return any(result.status == FAILED for result in records)
+
+
+def _search(
+    starts: Sequence[Plan],
+    count: int,
+    folder: Path,
+    conditions: Conditions,
+    progress: Progress,
+    retry_failed: bool,
+) -> dict[str, dict[str, list[Record]]]:
+    """Trains `count` candidates of each plan; records by workload and optimizer, in their order."""
+    from models.benchmark import tuning
+
+    names = [tuning.name(start, number) for start in starts for number in range(1, count + 1)]
+    progress.begin(len(names), sum((folder / f"{name}.json").exists() for name in names))
+    found: dict[str, dict[str, list[Record]]] = {}
+    for start in starts:
+        tried: list[float] = []
+        records = found.setdefault(start.workload, {}).setdefault(start.optimizer, [])
+        for number in range(1, count + 1):
+            tried.append(tuning.next_position(tried, records))
+            settings = tuning.candidate(start.optimizer, start.settings, tried[-1])
+            plan = dataclasses.replace(start, settings=settings)
+            name = tuning.name(start, number)
+            records.append(run_trial(folder, name, plan, conditions, progress, retry_failed))
+    return found

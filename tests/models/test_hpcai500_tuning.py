@@ -10,38 +10,55 @@ SGD = {"learning_rate": 0.02, "momentum": 0.9}
 KFAC = {"learning_rate": 0.1, "damping": 0.01, "momentum": 0.9}
 
 
-def test_learning_rates_take_steps_of_equal_ratio():
-    found = tuning.candidates("sgd", SGD, 5)
-    assert [c["learning_rate"] for c in found] == [0.002, 0.00632, 0.02, 0.0632, 0.2]
-    assert all(c["momentum"] == 0.9 for c in found)
-    few = tuning.candidates("sgd", SGD, 3)
-    assert [c["learning_rate"] for c in few] == [0.00632, 0.02, 0.0632]
-    many = [c["learning_rate"] for c in tuning.candidates("sgd", SGD, 9)]
-    assert (many[0], many[4], many[-1]) == (0.002, 0.02, 0.2)
-    assert tuning.candidates("adamw", SGD, 1) == [SGD]
+def test_candidates_lie_steps_of_the_square_root_of_ten_from_the_start():
+    rates = [tuning.candidate("sgd", SGD, p)["learning_rate"] for p in (-2, -1, 0, 0.5, 1, 2)]
+    assert rates == [0.002, 0.00632, 0.02, 0.0356, 0.0632, 0.2]
+    assert tuning.candidate("adamw", SGD, 0) == SGD
 
 
-@pytest.mark.parametrize("count", range(1, 13))
-def test_kfac_gets_as_many_candidates_and_no_more(count):
-    found = tuning.candidates("kfac", KFAC, count)
-    assert len(found) == count == len(tuning.candidates("sgd", SGD, count))
-    dampings = sorted(c["damping"] for c in found)
-    assert len(set(dampings)) == count  # each of its steps once
-    assert (KFAC["learning_rate"], KFAC["damping"]) in [
-        (c["learning_rate"], c["damping"]) for c in found
-    ] or count % 2 == 0
-    for candidate in found:
-        factor = candidate["learning_rate"] / KFAC["learning_rate"]
-        assert candidate["kl_clip"] == pytest.approx(0.001 * factor**2, rel=0.02)
-    if count < 5:
-        assert [c["damping"] for c in found] == dampings
-    if count >= 5:  # neither rises with the other
-        pairs = sorted((c["learning_rate"], c["damping"]) for c in found)
-        assert [d for _, d in pairs] not in (dampings, dampings[::-1])
+@pytest.mark.parametrize("position", [-2, -1, 0, 0.25, 3])
+def test_kfacs_other_constants_go_with_its_learning_rate(position):
+    found = tuning.candidate("kfac", KFAC, position)
+    factor = found["learning_rate"] / KFAC["learning_rate"]
+    assert factor == pytest.approx(10 ** (position / 2), rel=0.01)
+    assert found["damping"] / KFAC["damping"] == pytest.approx(factor, rel=0.01)
+    assert found["kl_clip"] / 0.001 == pytest.approx(factor**2, rel=0.02)
+    assert found["momentum"] == 0.9
 
 
 def test_a_clip_that_is_off_stays_off():
-    assert tuning.candidates("kfac", {**KFAC, "kl_clip": None}, 3)[0]["kl_clip"] is None
+    assert tuning.candidate("kfac", {**KFAC, "kl_clip": None}, 1)["kl_clip"] is None
+
+
+def search(quality, count):
+    """Positions of a search where a training comes to `quality(position)`."""
+    tried: list[float] = []
+    records: list[Record] = []
+    for _ in range(count):
+        tried.append(tuning.next_position(tried, records))
+        records.append(result(tried[-1], [quality(tried[-1])]))
+    return tried
+
+
+def test_a_search_begins_with_the_start_and_its_neighbours():
+    assert search(lambda p: 0.5, 3) == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("quality", "positions"),
+    [
+        (lambda p: 0.5 + p / 100, [2, 3, 4]),  # ever better upwards
+        (lambda p: 0.5 - p / 100, [-2, -3, -4]),
+        (lambda p: 0.5 - abs(p) / 100, [0.5, -0.5, 0.25]),  # best at the start: between
+        (lambda p: 0.5 - abs(p - 0.2) / 100, [0.5, -0.5, 0.25]),  # the wider gap first
+        (lambda p: 0.5 - abs(p - 1.2) / 100, [2, 1.5, 0.5]),  # beyond, then either side
+        (lambda p: 0.5 - abs(p - 2.2) / 100, [2, 3, 2.5]),
+        (lambda p: None, [-2, -3, -4]),  # nothing but divergence: smaller
+        (lambda p: None if p > -1 else 0.5, [-2, -1.5, -0.5]),
+    ],
+)
+def test_a_search_goes_where_the_best_is(quality, positions):
+    assert search(quality, 6)[3:] == positions
 
 
 def result(number, qualities, reached=None, status="missed", optimizer="sgd"):
@@ -83,9 +100,8 @@ def test_without_a_target_reached_the_best_is_chosen():
 
 def test_the_best_at_an_end_of_several():
     low, middle, high = result(1, [0.5]), result(2, [0.6]), result(3, [0.7])
-    assert tuning.at_an_end([low, middle, high])
-    assert tuning.at_an_end([high, middle, low])
-    assert not tuning.at_an_end([low, high, middle])
+    assert tuning.at_an_end([middle, high, low])
+    assert not tuning.at_an_end([low, result(4, [0.6]), high])
     assert not tuning.at_an_end([high])
 
 
