@@ -368,9 +368,10 @@ def test_iwslt14_as_in_the_papers(server, tmp_path, monkeypatch):
     ("corpus", "name", "content"),
     [
         ("iwslt14", "de-en.tgz", b"no archive"),
-        ("iwslt14", "de-en.tgz", gzip.compress(b"no archive")),
+        ("iwslt14", "de-en.tgz", gzip.compress(b"no archive", mtime=0)),
         ("tatoeba", "de-en.txt.zip", b"no archive"),
     ],
+    ids=["no gzip", "gzip of something else", "no zip"],
 )
 def test_archives_that_are_something_else(server, tmp_path, capsys, corpus, name, content):
     server.files[name] = content
