@@ -234,7 +234,16 @@ def test_the_command_ends_when_told_to(model, capfd):
     """Ctrl-C and SIGTERM, both while a request is under way, which is answered."""
     command = [sys.executable, "-m", "nmt.serve", "--model", str(model), "--port", "0"]
     command += ["--batch-timeout", "300", "--log"]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            # What a shell starts in the background ignores Ctrl-C, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        for _ in range(2)
+    ]
     for process, number, code in zip(
         processes, (signal.SIGINT, signal.SIGTERM), (130, 0), strict=True
     ):

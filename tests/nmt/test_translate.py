@@ -380,8 +380,10 @@ def test_pipes_readers_that_leave_and_interruption(copy_model, text):
     """One process each, started together: how they end is what is tested."""
     command = [sys.executable, "-m", "nmt.translate", "--model", str(copy_model), "--beam", "1"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    # What a shell starts in the background ignores Ctrl-C, and so do its children.
+    listens = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     start: Any = subprocess.Popen
-    piped, left, interrupted = (start(command, **pipes) for _ in range(3))
+    piped, left, interrupted = (start(command, preexec_fn=listens, **pipes) for _ in range(3))
     for process in (piped, left, interrupted):
         assert process.stderr.readline() == b"ready\n"
 
