@@ -77,7 +77,7 @@ def _per_example(tensor: tf.Tensor) -> Callable[[], tf.Tensor] | None:
 
         def build() -> tf.Tensor:
             summed = tf.reduce_sum(source, axis=inner_axes, keepdims=keep)
-            return summed[:, tf.newaxis] if keep else summed
+            return tf.expand_dims(summed, 1) if keep else summed
 
         return build
     if op.type in ("Identity", "IdentityN", "Neg", "Cast"):
@@ -108,12 +108,16 @@ def _per_example_product(op: tf.Operation) -> Callable[[], tf.Tensor] | None:
     if first is not None and second is None:
         factor = graph.outside(op.inputs[1])
         if op.type == "RealDiv":
-            return lambda: first() / tf.cast(factor, first().dtype)
+            return lambda: _quotient(first(), factor)
         return lambda: first() * factor
     if second is not None and first is None and op.type == "Mul":
         factor = graph.outside(op.inputs[0])
         return lambda: second() * factor
     return None
+
+
+def _quotient(dividend: tf.Tensor, divisor: tf.Tensor) -> tf.Tensor:
+    return dividend / tf.cast(divisor, dividend.dtype)
 
 
 def _sum_inner(source: tf.Tensor, data_format: str) -> Callable[[], tf.Tensor]:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfkfac.base_optimizer import BaseKFAC
+from tfkfac.communication import outside_trace
 from tfkfac.gradient_terms import Gradient
 
 
@@ -57,8 +58,13 @@ class KFAC(BaseKFAC, keras.optimizers.Optimizer):
         """Creates the inner optimizer's state for `variables`."""
         if self.built:
             return
-        super().build(variables)
-        self.inner_optimizer.build(variables)
+
+        def create() -> None:
+            keras.optimizers.Optimizer.build(self, variables)
+            self.inner_optimizer.build(variables)
+
+        # Keras builds optimizers while it traces the first training step.
+        create() if tf.executing_eagerly() else outside_trace(create)
 
     @tf.autograph.experimental.do_not_convert
     def apply(

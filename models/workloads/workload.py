@@ -109,6 +109,8 @@ class Workload:
             options: more for Keras's `compile`, such as `jit_compile`.
         """
         self.join(model, optimizer, self.loss, **options)
+        # Or Keras does it while it traces the first step, which TensorFlow then traces again.
+        model.optimizer.build(model.trainable_variables)
 
     def quality(
         self, model: keras.Model, data: Any, batch_size: int, shard: Shard | None = None

@@ -67,6 +67,23 @@ def test_compiled_and_multi_step_runs_equal_plain_ones():
         assert_factors_close(other.optimizer, plain.optimizer, 1e-3)
 
 
+@needs_keras_3("its optimizers are built in another way")
+@pytest.mark.parametrize("inner", [None, "adam"])
+def test_fit_traces_the_step_once(inner):
+    """What an optimizer creates in the first trace would make TensorFlow trace it again."""
+    traces = []
+
+    class Counting(keras.Sequential):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    model = Counting([keras.Input((4,)), layers.Dense(3)])
+    model.compile(optimizer=KFAC(optimizer=inner), loss="mse")
+    fit(model, epochs=2)
+    assert len(traces) == 1 and model.optimizer.state_variables
+
+
 @pytest.fixture
 def restore_policy():
     yield
