@@ -41,20 +41,33 @@ def decompose(factor: tf.Tensor, side: Side) -> Basis:
 
 def clean(values: tf.Tensor) -> tf.Tensor:
     """Eigenvalues with those of at most 1e-10 set to 0."""
-    return tf.where(values > SMALLEST_EIGENVALUE, values, tf.zeros_like(values))
+    return tf.where(values > SMALLEST_EIGENVALUE, values, tf.zeros([], values.dtype))
 
 
 def precondition(
     matrix: tf.Tensor, plan: LayerPlan, rows: Basis, columns: Basis, damping: tf.Tensor
 ) -> tf.Tensor:
     """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
+    # Of a single group its axis is left out: plain matrix products.
+    is_single = plan.groups == 1 and BLOCKS not in (plan.rows.structure, plan.columns.structure)
+    if is_single:
+        matrix, rows, columns = tf.squeeze(matrix, 0), _squeezed(rows), _squeezed(columns)
     rotated = pad(matrix, plan.rows, plan.columns)
     rotated = _rotate(rotated, plan, rows, columns, into=True)
-    curvature = tf.expand_dims(_values(rows, plan.rows), 2)
+    curvature = tf.expand_dims(_values(rows, plan.rows), -1)
     if plan.columns.structure != IDENTITY:
-        curvature *= tf.expand_dims(_values(columns, plan.columns), 1)
+        curvature *= tf.expand_dims(_values(columns, plan.columns), -2)
     rotated /= curvature + tf.cast(damping, matrix.dtype)
-    return crop(_rotate(rotated, plan, rows, columns, into=False), plan.rows, plan.columns)
+    result = crop(_rotate(rotated, plan, rows, columns, into=False), plan.rows, plan.columns)
+    return tf.expand_dims(result, 0) if is_single else result
+
+
+def _squeezed(basis: Basis) -> Basis:
+    values, vectors = basis.values, basis.vectors
+    return Basis(
+        None if values is None else tf.squeeze(values, 0),
+        None if vectors is None else tf.squeeze(vectors, 0),
+    )
 
 
 def _rotate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfkfac.plan import DIAGONAL, IDENTITY, LayerPlan, Side
+from tfkfac.plan import BLOCKS, DIAGONAL, IDENTITY, LayerPlan, Side
 from tfkfac.structure import crop, multiply_columns, multiply_rows, pad
 
 
@@ -65,13 +65,19 @@ def precondition(
     column_inverse: tf.Tensor | None,
 ) -> tf.Tensor:
     """Preconditioned gradient, [groups, rows, columns] like `matrix`."""
+    # Of a single group its axis is left out: plain matrix products.
+    is_single = plan.groups == 1 and BLOCKS not in (plan.rows.structure, plan.columns.structure)
+    if is_single:
+        matrix, row_inverse = tf.squeeze(matrix, 0), tf.squeeze(row_inverse, 0)
+        column_inverse = None if column_inverse is None else tf.squeeze(column_inverse, 0)
     result = pad(matrix, plan.rows, plan.columns)
     if plan.rows.structure == DIAGONAL:
-        result *= tf.expand_dims(row_inverse, 2)
+        result *= tf.expand_dims(row_inverse, -1)
     else:
         result = multiply_rows(row_inverse, result, plan.rows, adjoint=False)
     if plan.columns.structure == DIAGONAL:
-        result *= tf.expand_dims(column_inverse, 1)
+        result *= tf.expand_dims(column_inverse, -2)
     elif plan.columns.structure != IDENTITY:
         result = multiply_columns(result, column_inverse, plan.columns, adjoint=False)
-    return crop(result, plan.rows, plan.columns)
+    result = crop(result, plan.rows, plan.columns)
+    return tf.expand_dims(result, 0) if is_single else result

@@ -52,15 +52,12 @@ def _inverse(permutation: tuple[int, ...]) -> list[int]:
 
 
 def multiply_rows(basis: tf.Tensor, matrix: tf.Tensor, side: Side, adjoint: bool) -> tf.Tensor:
-    """basis · matrix (or basisᵀ · matrix) for [groups, rows, columns].
+    """basis · matrix (or basisᵀ · matrix) for [groups, rows, columns] or [rows, columns].
 
     A block-diagonal side works on [groups, padded rows, columns]; `pad_rows` and slicing lead in
     and out.
     """
     if side.structure != BLOCKS:
-        if matrix.shape[0] == 1:
-            product = tf.matmul(tf.squeeze(basis, 0), tf.squeeze(matrix, 0), transpose_a=adjoint)
-            return tf.expand_dims(product, 0)
         return tf.matmul(basis, matrix, transpose_a=adjoint)
     groups, _, columns = matrix.shape
     blocks = tf.reshape(matrix, [groups, side.blocks, side.block_size, columns])
@@ -69,11 +66,8 @@ def multiply_rows(basis: tf.Tensor, matrix: tf.Tensor, side: Side, adjoint: bool
 
 
 def multiply_columns(matrix: tf.Tensor, basis: tf.Tensor, side: Side, adjoint: bool) -> tf.Tensor:
-    """matrix · basis (or matrix · basisᵀ) for [groups, rows, columns]."""
+    """matrix · basis (or matrix · basisᵀ) for [groups, rows, columns] or [rows, columns]."""
     if side.structure != BLOCKS:
-        if matrix.shape[0] == 1:
-            product = tf.matmul(tf.squeeze(matrix, 0), tf.squeeze(basis, 0), transpose_b=adjoint)
-            return tf.expand_dims(product, 0)
         return tf.matmul(matrix, basis, transpose_b=adjoint)
     flipped = tf.linalg.matrix_transpose(matrix)
     return tf.linalg.matrix_transpose(multiply_rows(basis, flipped, side, not adjoint))
