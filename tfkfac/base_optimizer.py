@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfkfac import plan, report
 from tfkfac.engine import Engine, number
+from tfkfac.factors import EXPAND
 from tfkfac.gradient_terms import Gradient
 from tfkfac.layer_state import LayerState
 from tfkfac.placement import FACTOR_WISE
@@ -58,6 +59,11 @@ class BaseKFAC:
             weight decay are its own; default `SGD(learning_rate, momentum)`.
         debias: Start the running averages at zero and divide by the sum of weights, as Adam does,
             rather than at the identity (SC20).
+        weight_sharing: How the positions of a convolution, or of a dense layer on sequences, are
+            taken: `"expand"` (gradients at different positions are unrelated: KFC; right where each
+            position has its own loss, as in segmentation or translation) or `"reduce"` (they are
+            alike: right where the network averages over positions, as image classifiers do, and
+            cheaper), see `tfkfac.factors`.
         max_factor_size: Largest order of a dense factor; a larger one becomes `oversized`. None for
             no bound.
         oversized: `"diagonal"` or `"block-diagonal"`.
@@ -112,6 +118,7 @@ class BaseKFAC:
         optimizer: Any = None,
         *,
         debias: bool = False,
+        weight_sharing: str = EXPAND,
         max_factor_size: int | None = 8192,
         oversized: str = plan.DIAGONAL,
         elementwise: str = "diagonal",
@@ -146,6 +153,7 @@ class BaseKFAC:
             kl_clip=kl_clip,
             method=method,
             debias=debias,
+            weight_sharing=weight_sharing,
             max_factor_size=max_factor_size,
             oversized=oversized,
             elementwise=elementwise,

@@ -87,6 +87,7 @@ class Engine:
             settings.method,
             settings.factor_decay,
             settings.debias,
+            settings.weight_sharing,
             tf.as_dtype(dtype),
             communication,
             Distribution(

@@ -9,6 +9,16 @@ that is a mean over the batch (KFC of Grosse & Martens 2016, empirical Fisher):
 Several uses of one weight count as further positions: S is the sum over the uses. Both sums are
 linear in the examples, so that averaging A and G over ranks equals one rank with the whole batch.
 
+That takes gradients of different positions for unrelated (KFAC-expand of Eschenhagen et al. 2023).
+Where a network averages over positions they are alike, and A ⊗ G can be too small by a factor of up
+to S. For such networks there is KFAC-reduce: with b_n the mean of an example's ā over its positions
+and h_n the sum of its g,
+
+    A = 1 / N Σ_n b_n b_nᵀ        G = N Σ_n h_n h_nᵀ
+
+It is exact for a linear layer in front of global average pooling, as KFAC-expand is for one whose
+positions have losses of their own. Several uses of a weight stay further positions.
+
 An embedding's input is one-hot, so its A is exactly diagonal. An elementwise parameter (scale and
 shift of a normalisation layer) gets the exact diagonal of the empirical Fisher,
 F = N Σ_n u_n² over the examples' gradients u_n.
@@ -25,27 +35,42 @@ from tfkfac.uses import ConvolutionUse, DenseUse, ElementwiseUse, EmbeddingUse, 
 
 Moments = list[tuple[tf.Tensor, tf.Tensor | None]]
 
+# How positions that share a weight are taken.
+EXPAND, REDUCE = "expand", "reduce"
 
-def second_moments(plan: LayerPlan, uses: Sequence[Use], dtype: tf.DType) -> Moments:
+
+def second_moments(
+    plan: LayerPlan, uses: Sequence[Use], dtype: tf.DType, weight_sharing: str = EXPAND
+) -> Moments:
     """Normalised second moments of rows and columns, one pair per orientation of use.
 
     There is one pair unless some uses multiply with the weight and others with its transpose (tied
     embeddings). All tensors are linear in the examples: average them over ranks, then `combine`.
+
+    Args:
+        plan: The layer.
+        uses: Of its weight.
+        dtype: Of the result.
+        weight_sharing: `"expand"` or `"reduce"`. Embeddings and elementwise parameters, which are
+            exact over positions, have no choice.
     """
     examples = uses[0].examples(dtype)
-    positions = tf.add_n([use.positions(dtype) for use in uses]) / examples
-    of_input = 1.0 / (examples * positions**2)
+    if plan.columns.structure == IDENTITY:
+        return [(examples * tf.add_n([_sums(plan, use, dtype)[0] for use in uses]), None)]
+    reduced = weight_sharing == REDUCE and not any(isinstance(u, EmbeddingUse) for u in uses)
+    if reduced:
+        positions = tf.constant(len(uses), dtype)
+    else:
+        positions = tf.add_n([use.positions(dtype) for use in uses]) / examples
+    of_input = 1.0 / (examples * tf.square(positions))
     of_gradient = examples * positions
     pairs = []
     for transposed in (False, True):
         chosen = [use for use in uses if use.transposed is transposed]
         if not chosen:
             continue
-        sums = [_sums(plan, use, dtype) for use in chosen]
+        sums = [_sums(plan, use, dtype, reduced) for use in chosen]
         rows, columns = [pair[0] for pair in sums], [pair[1] for pair in sums]
-        if plan.columns.structure == IDENTITY:
-            pairs.append((examples * tf.add_n(rows), None))
-            continue
         row_scale, column_scale = (of_gradient, of_input) if transposed else (of_input, of_gradient)
         pairs.append((row_scale * tf.add_n(rows), column_scale * tf.add_n(columns)))
     return pairs
@@ -74,12 +99,14 @@ def trace(factor: tf.Tensor, side: Side) -> tf.Tensor:
     return tf.reduce_sum(tf.linalg.trace(factor))
 
 
-def _sums(plan: LayerPlan, use: Use, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+def _sums(
+    plan: LayerPlan, use: Use, dtype: tf.DType, reduced: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Unnormalised second moments of one use's rows and columns.
 
     They are quadratic in the output gradient, and so in the scale on it.
     """
-    rows, columns = _unscaled_sums(plan, use, dtype)
+    rows, columns = (_reduced_sums if reduced else _unscaled_sums)(plan, use, dtype)
     if not use.multipliers:
         return rows, columns
     square = tf.square(use.scale(dtype))
@@ -104,6 +131,33 @@ def _unscaled_sums(plan: LayerPlan, use: Use, dtype: tf.DType) -> tuple[tf.Tenso
         return gram(rows, plan.rows, has_bias), gram(columns, plan.columns)
     assert isinstance(use, ConvolutionUse)
     return _patch_moments(plan, use, has_bias, dtype), _filter_moments(plan, use, dtype)
+
+
+def _reduced_sums(plan: LayerPlan, use: Use, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of inputs averaged and output gradients summed over each example's positions."""
+    sums = use.sums(plan.groups, dtype)
+    assert sums is not None
+    rows, columns = sums  # [N, groups, n]
+    share = use.examples(dtype) / use.positions(dtype)
+    if use.transposed:
+        return _grouped_gram(rows, plan.rows), _grouped_gram(share * columns, plan.columns)
+    rows *= share
+    if plan.bias is not None:
+        rows = tf.pad(rows, [(0, 0), (0, 0), (0, 1)], constant_values=1)
+    return _grouped_gram(rows, plan.rows), _grouped_gram(columns, plan.columns)
+
+
+def _grouped_gram(vectors: tf.Tensor, side: Side) -> tf.Tensor:
+    """Second moments Σ v·vᵀ over N of vectors [N, groups, n] in the structure of `side`."""
+    if side.structure == DIAGONAL:
+        return tf.reduce_sum(tf.square(vectors), axis=0)
+    if side.structure == BLOCKS:
+        padding, groups = side.padded_size - side.size, vectors.shape[1]
+        padded = tf.pad(vectors, [(0, 0), (0, 0), (0, padding)])
+        blocks = tf.reshape(padded, [-1, groups, side.blocks, side.block_size])
+        return tf.einsum("ngbi,ngbj->gbij", blocks, blocks)
+    by_group = tf.transpose(vectors, [1, 0, 2])
+    return tf.matmul(by_group, by_group, transpose_a=True)
 
 
 def gram(matrix: tf.Tensor, side: Side, append_one: bool = False) -> tf.Tensor:

@@ -9,6 +9,7 @@ overlap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -66,14 +67,34 @@ def patch_sum(
     Returns:
         ``[groups, K]``.
     """
+    sums = tf.reduce_sum(inputs, axis=0, keepdims=True)
+    return tf.squeeze(patch_sums(sums, kernel_size, strides, dilations, padding, groups), 0)
+
+
+def patch_sums(
+    inputs: tf.Tensor,
+    kernel_size: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    padding: Padding,
+    groups: int = 1,
+) -> tf.Tensor:
+    """Sum of each example's patches over its output positions; not normalised.
+
+    Takes the arguments of :func:`patch_second_moment`.
+
+    Returns:
+        ``[N, groups, K]``.
+    """
     axes = axes_of(inputs, kernel_size, strides, dilations, padding)
     channels = _channels(inputs, groups)
-    sums = tf.reduce_sum(inputs, axis=0)  # [*spatial, C]
-    for axis in axes:  # each turns the leading spatial dimension into a trailing tap dimension
-        sums = tf.tensordot(sums, axis.taps(inputs.dtype), [[0], [1]])
-    # [C, *kernel_size] -> [groups, *kernel_size, C / groups]
-    sums = tf.reshape(sums, [groups, channels // groups, -1])
-    return tf.reshape(tf.transpose(sums, [0, 2, 1]), [groups, -1])
+    sums = inputs  # [N, *spatial, C]
+    for axis in axes:  # each turns the first spatial dimension into a trailing tap dimension
+        sums = tf.tensordot(sums, axis.taps(inputs.dtype), [[1], [1]])
+    # [N, C, *kernel_size] -> [N, groups, *kernel_size, C / groups]
+    taps = math.prod(kernel_size)
+    sums = tf.reshape(sums, [-1, groups, channels // groups, taps])
+    return tf.reshape(tf.transpose(sums, [0, 1, 3, 2]), [-1, groups, taps * channels // groups])
 
 
 def _channels(inputs: tf.Tensor, groups: int) -> int:

@@ -22,9 +22,9 @@ import tensorflow as tf
 from tfkfac import eigen, inverse, layer_state, placement, triangle
 from tfkfac.communication import Communication, outside_trace
 from tfkfac.decomposition import Decomposer, Key
-from tfkfac.factors import Moments, combine, second_moments, trace
+from tfkfac.factors import combine, second_moments
 from tfkfac.layer_state import ARCHIVE, BASES, NOTHING, LayerState
-from tfkfac.plan import DIAGONAL, LayerPlan, Side
+from tfkfac.plan import DIAGONAL, LayerPlan
 from tfkfac.structure import from_matrix, to_matrix
 from tfkfac.uses import Use
 
@@ -58,6 +58,7 @@ class Preconditioner:
         factor_decay: α of the running average, in [0, 1).
         debias: Start the average at zero and divide by its weights instead of starting at the
             identity.
+        weight_sharing: `"expand"` or `"reduce"`, see `factors`.
         dtype: Precision of factors and decompositions.
         communication: The ranks.
         distribution: Their work.
@@ -68,16 +69,13 @@ class Preconditioner:
         method: str,
         factor_decay: float,
         debias: bool,
+        weight_sharing: str,
         dtype: tf.DType,
         communication: Communication,
         distribution: Distribution,
     ):
-        self.method, self.factor_decay, self.debias, self.dtype = (
-            method,
-            factor_decay,
-            debias,
-            dtype,
-        )
+        self.method, self.factor_decay, self.debias = method, factor_decay, debias
+        self.weight_sharing, self.dtype = weight_sharing, dtype
         self.communication, self.distribution = communication, distribution
         self.placement = placement.place([], distribution.grid)
         self.layers: dict[int, LayerState] = {}
@@ -231,15 +229,21 @@ class Preconditioner:
         A layer whose new statistics are not finite, or all zero because the step did not use it,
         contributes its old factors F / held instead, and is counted.
         """
-        moments = [second_moments(plan, uses, self.dtype) for plan, uses in layers]
+        moments = [
+            second_moments(plan, uses, self.dtype, self.weight_sharing) for plan, uses in layers
+        ]
         flat = [m for pairs in moments for pair in pairs for m in pair if m is not None]
         averaged = iter(self._average_factors(flat))
+        new: list[dict[str, tf.Tensor]] = []
         for (plan, _), pairs in zip(layers, moments, strict=True):
             pairs = [
                 (next(averaged), None if columns is None else next(averaged))
                 for _, columns in pairs
             ]
-            self._accumulate(self.layers[plan.weight], pairs, decay, share, held)
+            rows, columns = combine(pairs, plan.rows, plan.columns)
+            new.append({"rows": rows} if columns is None else {"rows": rows, "columns": columns})
+        states = [self.layers[plan.weight] for plan, _ in layers]
+        self._accumulate(states, new, decay, share, held)
 
     def _average_factors(self, moments: list[tf.Tensor]) -> list[tf.Tensor]:
         """Means over ranks. Of symmetric matrices one triangle travels."""
@@ -266,28 +270,33 @@ class Preconditioner:
 
     def _accumulate(
         self,
-        state: LayerState,
-        moments: Moments,
+        states: Sequence[LayerState],
+        new: Sequence[Mapping[str, tf.Tensor]],
         decay: tf.Tensor,
         share: tf.Tensor,
         held: tf.Tensor,
     ) -> None:
-        plan = state.plan
-        rows, columns = combine(moments, plan.rows, plan.columns)
-        new = {"rows": rows, "columns": columns}
-        finite = tf.reduce_all([_all_finite(t) for t in (rows, columns) if t is not None])
-        used = (trace(rows, plan.rows) if columns is None else trace(columns, plan.columns)) > 0
+        # What is a number per layer is reckoned for all layers at once: a graph of a thousand
+        # scalar operations takes longer to trace than to run.
+        finite = _finite([list(factors.values()) for factors in new])
+        # A positive semidefinite matrix has its largest entry on the diagonal.
+        largest = [tf.reduce_max(factors.get("columns", factors["rows"])) for factors in new]
+        used = tf.stack(largest) > 0
         usable = finite & used
-        for name, _ in state.sides():
-            factor = state.variables[f"{name}_factor"]
-            contribution = tf.where(usable, new[name], factor / held)
-            factor.assign(decay * factor + share * contribution)
-        if self.debias:
-            one = tf.where(usable, tf.ones([], self.dtype), state.weight / held)
-            state.weight.assign(decay * state.weight + share * one)
-        no = tf.constant(False)
-        counted = tf.stack([usable, ~finite, finite & ~used, no, no])
-        state.counters.assign_add(tf.cast(counted, tf.int64))
+        kept = tf.unstack(tf.where(usable, decay, decay + share / held))
+        added = tf.unstack(tf.where(usable, share, tf.zeros_like(share)))
+        zero = tf.zeros([], self.dtype)
+        for state, factors, ok, keep, add in zip(
+            states, new, tf.unstack(usable), kept, added, strict=True
+        ):
+            for name, moment in factors.items():
+                factor = state.variables[f"{name}_factor"]
+                new_factor = keep * factor + share * tf.where(ok, moment, zero)
+                factor.assign(new_factor, read_value=False)
+            if self.debias:
+                state.weight.assign(keep * state.weight + add, read_value=False)
+        no = tf.zeros_like(usable)
+        _count(states, [usable, ~finite, finite & ~used, no, no])
 
     def decompose(self, layers: Layers, damping: tf.Tensor) -> None:
         """New eigenbases (or damped inverses) from the current factors.
@@ -295,21 +304,18 @@ class Preconditioner:
         Where a factor or a result is not finite the last good basis stays, and is counted.
         """
         states = [self.layers[plan.weight] for plan, _ in layers]
-        factors: dict[Key, tf.Tensor] = {}
-        finite: dict[int, tf.Tensor] = {}
-        for state in states:
-            finite[state.plan.weight] = self._read_factors(state, damping, factors)
+        factors, sound = self._read_factors(states, damping)
         workers = {s.plan.weight: s for s in states if s.keeps == BASES}
         decomposer = Decomposer(
             workers, self.placement, self.communication, self.method, self._token
         )
         bases = decomposer.run(factors, damping)
-        usable = dict(finite)
-        for key, tensors in bases.items():
-            for tensor in tensors:
-                usable[key[0]] &= _all_finite(tensor)
-        usable = self._agree_on_failures(states, usable)
-        for state in states:
+        results = [
+            [t for name, _ in state.sides() for t in bases.get((state.plan.weight, name), [])]
+            for state in states
+        ]
+        usable = self._agree_on_failures(sound & _finite(results))
+        for state, ok in zip(states, tf.unstack(usable), strict=True):
             index = state.plan.weight
             new: dict[str, tf.Tensor] = {}
             for name, _ in state.sides():
@@ -320,47 +326,42 @@ class Preconditioner:
                     new[f"{name}_decomposed"] = factors[index, name]
             for name, value in new.items():
                 variable = state.variables[name]
-                variable.assign(tf.where(usable[index], value, variable))
-            no = tf.constant(False)
-            counted = tf.stack([no, no, no, ~usable[index], usable[index]])
-            state.counters.assign_add(tf.cast(counted, tf.int64))
+                variable.assign(tf.where(ok, value, variable), read_value=False)
+        no = tf.zeros_like(usable)
+        _count(states, [no, no, no, ~usable, usable])
 
     def _read_factors(
-        self, state: LayerState, damping: tf.Tensor, factors: dict[Key, tf.Tensor]
-    ) -> tf.Tensor:
-        """Adds what is to be decomposed of a layer to `factors`; returns whether it is finite."""
-        plan, sound = state.plan, []
-        for name, side in state.sides():
-            factor = tf.identity(state.variables[f"{name}_factor"])
+        self, states: Sequence[LayerState], damping: tf.Tensor
+    ) -> tuple[dict[Key, tf.Tensor], tf.Tensor]:
+        """What is to be decomposed, and which layers' factors are finite; zeros for the others."""
+        read: list[dict[str, tf.Tensor]] = []
+        for state in states:
+            own = {
+                n: tf.convert_to_tensor(state.variables[f"{n}_factor"]) for n, _ in state.sides()
+            }
             if self.debias:
-                factor /= state.weight
-            sound.append(_all_finite(factor))
-            factor = tf.where(sound[-1], factor, self._identity_like(factor, side))
-            factors[plan.weight, name] = factor
-        if self.method == "inverse":
-            rows, columns = (plan.weight, "rows"), (plan.weight, "columns")
-            damped = inverse.damp(plan, factors[rows], factors.get(columns), damping)
-            factors[rows] = damped[0]
-            if damped[1] is not None:
-                factors[columns] = damped[1]
-        return tf.reduce_all(sound)
+                weight = tf.convert_to_tensor(state.weight)
+                own = {name: factor / weight for name, factor in own.items()}
+            read.append(own)
+        sound = _finite([list(own.values()) for own in read])
+        factors: dict[Key, tf.Tensor] = {}
+        zero = tf.zeros([], self.dtype)
+        for state, own, ok in zip(states, read, tf.unstack(sound), strict=True):
+            plan, tensors = state.plan, [tf.where(ok, factor, zero) for factor in own.values()]
+            if self.method == "inverse":
+                damped = inverse.damp(plan, tensors[0], (*tensors, None)[1], damping)
+                tensors = [tensor for tensor in damped if tensor is not None]
+            factors.update({(plan.weight, n): t for n, t in zip(own, tensors, strict=True)})
+        return factors, sound
 
-    def _agree_on_failures(
-        self, states: Sequence[LayerState], usable: Mapping[int, tf.Tensor]
-    ) -> dict[int, tf.Tensor]:
-        """What is usable, also where only other worker groups know."""
+    def _agree_on_failures(self, usable: tf.Tensor) -> tf.Tensor:
+        """Which layers' bases are usable, [layers], also where only other worker groups know."""
         grid = self.distribution.grid
         if grid.groups == 1:
-            return dict(usable)
-        failed = tf.stack([tf.cast(~usable[s.plan.weight], tf.float32) for s in states])
+            return usable
+        failed = tf.cast(~usable, tf.float32)
         [share] = self.communication.average([failed], "failed_decompositions")
-        everywhere = tf.unstack(share < 0.5 / grid.ranks)
-        return {s.plan.weight: e for s, e in zip(states, everywhere, strict=True)}
-
-    def _identity_like(self, factor: tf.Tensor, side: Side) -> tf.Tensor:
-        if side.structure == DIAGONAL:
-            return tf.ones_like(factor)
-        return tf.broadcast_to(tf.eye(factor.shape[-1], dtype=self.dtype), tf.shape(factor))
+        return share < 0.5 / grid.ranks
 
     def precondition(
         self,
@@ -465,5 +466,19 @@ class Preconditioner:
         return scale
 
 
-def _all_finite(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_all(tf.math.is_finite(tensor))
+def _finite(tensors: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+    """Whether all tensors of each layer are finite, [layers]; True for a layer without any.
+
+    By their sums, in which no infinity and no NaN gets lost.
+    """
+    sums = [[tf.reduce_sum(tensor) for tensor in own] for own in tensors]
+    return tf.stack(
+        [tf.math.is_finite(tf.add_n(own)) if own else tf.constant(True) for own in sums]
+    )
+
+
+def _count(states: Sequence[LayerState], events: Sequence[tf.Tensor]) -> None:
+    """Adds to the layers' counters; `events` are [layers] each, in the order of the counters."""
+    counted = tf.unstack(tf.cast(tf.stack(events, axis=1), tf.int64))
+    for state, counts in zip(states, counted, strict=True):
+        state.counters.assign_add(counts, read_value=False)

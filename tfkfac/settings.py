@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfkfac import plan
+from tfkfac import factors, plan
 from tfkfac.placement import PLACEMENTS
 
 
@@ -22,6 +22,7 @@ class Settings:
     kl_clip: float | None
     method: str
     debias: bool
+    weight_sharing: str
     max_factor_size: int | None
     oversized: str
     elementwise: str
@@ -38,6 +39,7 @@ class Settings:
     def __post_init__(self) -> None:
         for option, choices in {
             "method": ("eigen", "inverse"),
+            "weight_sharing": (factors.EXPAND, factors.REDUCE),
             "oversized": (plan.DIAGONAL, plan.BLOCKS),
             "elementwise": ("diagonal", "plain"),
             "factor_dtype": (None, "float32", "float64"),

@@ -13,7 +13,7 @@ from typing import ClassVar, TypedDict
 import tensorflow as tf
 
 from tfkfac import gradient_graph as graph
-from tfkfac.patches import patch_second_moment, patch_sum
+from tfkfac.patches import patch_second_moment, patch_sum, patch_sums
 
 Multipliers = tuple[Callable[[], tf.Tensor], ...]
 
@@ -39,10 +39,10 @@ class Operand:
             tensor = tf.transpose(tensor, self.permutation)
         return tf.reshape(tensor, [-1, self.size])
 
-    def examples(self) -> tf.Tensor:
+    def examples(self) -> tf.Tensor | int:
         if self.permutation is not None and self.permutation[0] != 0:
-            return tf.shape(tf.transpose(self.tensor, self.permutation))[0]
-        return tf.shape(self.source)[0]
+            return _length(tf.transpose(self.tensor, self.permutation))
+        return _length(self.source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,15 @@ class Use:
         """The gradient that this use contributes, in the shape of the contraction's result."""
         raise NotImplementedError
 
+    def sums(self, groups: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """Both operands summed over each example's positions; None where that has no meaning.
+
+        Returns:
+            Of the rows and of the columns of the gradient matrix, [N, groups, n] each, without the
+            multipliers.
+        """
+        return None
+
 
 class DenseUse(Use):
     """gradient [rows, columns] = rows operandᵀ [rows, M] · columns operand [M, columns]."""
@@ -130,6 +139,15 @@ class DenseUse(Use):
     def contract(self, dtype: tf.DType) -> tf.Tensor:
         product = tf.matmul(self.rows.matrix(dtype), self.columns.matrix(dtype), transpose_a=True)
         return product * self.scale(dtype)
+
+    def sums(self, groups: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        examples = self.input_operand().examples()
+
+        def of(operand: Operand) -> tf.Tensor:
+            by_example = tf.reshape(operand.matrix(dtype), [examples, -1, operand.size])
+            return tf.reduce_sum(by_example, axis=1, keepdims=True)
+
+        return of(self.rows), of(self.columns)
 
 
 class PatchArguments(TypedDict):
@@ -215,12 +233,18 @@ class ConvolutionUse(Use):
 
     def examples(self, dtype: tf.DType) -> tf.Tensor:
         source = self.filters_tensor if self.transposed else self.image_tensor
-        return tf.cast(tf.shape(graph.skip_shapes(source))[0], dtype)
+        return tf.cast(_length(graph.skip_shapes(source)), dtype)
 
     def positions(self, dtype: tf.DType) -> tf.Tensor:
-        shape = tf.shape(self.filters_tensor)
-        channels = shape[1] if self.geometry.channels_first else shape[-1]
+        axis = 1 if self.geometry.channels_first else -1
+        channels = self.filters_tensor.shape[axis] or tf.shape(self.filters_tensor)[axis]
         return tf.cast(tf.size(self.filters_tensor) // channels, dtype)
+
+    def sums(self, groups: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = patch_sums(self.image(dtype), **self.patch_arguments())
+        filters = self.filters(dtype)
+        columns = tf.reduce_sum(filters, axis=list(range(1, filters.shape.rank - 1)))
+        return rows, tf.reshape(columns, [-1, groups, filters.shape[-1] // groups])
 
     def contract(self, dtype: tf.DType) -> tf.Tensor:
         image, filters = self.image(dtype), self.filters(dtype)
@@ -287,7 +311,7 @@ class EmbeddingUse(Use):
         return tf.reshape(tf.cast(self.values_tensor, dtype), [-1, self.contraction_shape[1]])
 
     def examples(self, dtype: tf.DType) -> tf.Tensor:
-        return tf.cast(tf.shape(graph.skip_shapes(self.indices_tensor))[0], dtype)
+        return tf.cast(_length(graph.skip_shapes(self.indices_tensor)), dtype)
 
     def positions(self, dtype: tf.DType) -> tf.Tensor:
         return tf.cast(tf.size(self.indices_tensor), dtype)
@@ -311,24 +335,34 @@ class ElementwiseUse(Use):
         super().__init__(shape, ())
         self.per_example_tensor = per_example
         self._output_gradient = output_gradient
+        self._formed: tuple[tf.Graph, tf.DType, tf.Tensor] | None = None
 
     @property
     def output_gradient_key(self) -> tuple[int, str] | None:
         return self._output_gradient
 
     def per_example(self, dtype: tf.DType) -> tf.Tensor:
-        """Each example's gradient, [N, size]."""
-        size = math.prod(self.contraction_shape)
-        return tf.reshape(tf.cast(self.per_example_tensor(), dtype), [-1, size])
+        """Each example's gradient, [N, size]; formed once in a graph."""
+        here = tf.compat.v1.get_default_graph()
+        if self._formed is None or self._formed[0] is not here or self._formed[1] != dtype:
+            size = math.prod(self.contraction_shape)
+            gradients = tf.reshape(tf.cast(self.per_example_tensor(), dtype), [-1, size])
+            self._formed = (here, dtype, gradients)
+        return self._formed[2]
 
     def examples(self, dtype: tf.DType) -> tf.Tensor:
-        return tf.cast(tf.shape(self.per_example(dtype))[0], dtype)
+        return tf.cast(_length(self.per_example(dtype)), dtype)
 
     def positions(self, dtype: tf.DType) -> tf.Tensor:
         return self.examples(dtype)
 
     def contract(self, dtype: tf.DType) -> tf.Tensor:
         return tf.reshape(tf.reduce_sum(self.per_example(dtype), axis=0), self.contraction_shape)
+
+
+def _length(tensor: tf.Tensor) -> tf.Tensor | int:
+    """Of the first dimension, a number where it is static."""
+    return tensor.shape[0] or tf.shape(tensor)[0]
 
 
 def _channels_last(tensor: tf.Tensor, geometry: Geometry) -> tf.Tensor:

@@ -50,9 +50,16 @@ class Observation:
     def of(self, index: int) -> list[Product]:
         return [product for product in self.products if product.index == index]
 
-    def factors(self, index: int, bias: bool, transposed: bool = False):
-        """A = 1/(N S²) Σ ā āᵀ and G = N S Σ g gᵀ, [groups, n, n], as (rows, columns)."""
+    def factors(
+        self, index: int, bias: bool, transposed: bool = False, reduced: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A = 1/(N S²) Σ ā āᵀ and G = N S Σ g gᵀ, [groups, n, n], as (rows, columns).
+
+        `reduced`: of inputs averaged and gradients summed over each use's positions first.
+        """
         uses = self.of(index)
+        if reduced:
+            uses = [self._reduced(use) for use in uses]
         positions = sum(use.inputs.shape[1] for use in uses) / self.examples
         pairs = []
         for orientation in (False, True):
@@ -66,6 +73,13 @@ class Observation:
             mixed = len({use.transposed for use in uses}) > 1
             pairs.append((g, a) if (orientation if mixed else transposed) else (a, g))
         return _combined(pairs)
+
+    def _reduced(self, use: Product) -> Product:
+        inputs, gradients = (
+            rows.reshape(len(rows), self.examples, -1, rows.shape[2])
+            for rows in (use.inputs, use.gradients)
+        )
+        return dataclasses.replace(use, inputs=inputs.mean(axis=2), gradients=gradients.sum(axis=2))
 
     def elementwise_factor(self, index: int) -> np.ndarray:
         """diag F = N Σ_n u_n², [size]."""
@@ -110,11 +124,14 @@ def structured(factor: np.ndarray, side: Side) -> np.ndarray | None:
     return factor
 
 
-def expected_factors(observation: Observation, plan: LayerPlan):
+def expected_factors(observation: Observation, plan: LayerPlan, reduced: bool = False):
     """The (row, column) factors of a layer, in the plan's structures."""
     if plan.kind == "elementwise":
         return observation.elementwise_factor(plan.weight)[np.newaxis], None
-    rows, columns = observation.factors(plan.weight, plan.bias is not None, bool(plan.transposed))
+    reduced = reduced and plan.kind != "embedding"
+    rows, columns = observation.factors(
+        plan.weight, plan.bias is not None, bool(plan.transposed), reduced
+    )
     return structured(rows, plan.rows), structured(columns, plan.columns)
 
 

@@ -349,6 +349,7 @@ def test_places_as_the_optimizer_does(scheme):
         "eigen",
         0.95,
         False,
+        "expand",
         tf.float32,
         SingleProcess(),
         Distribution(grid, scheme.balance, refresh_above=scheme.refresh_above),

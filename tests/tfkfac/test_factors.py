@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.tfkfac.ground_truth import expected_factors, observe
+from tests.tfkfac.keras_versions import underlying
 from tests.tfkfac.layer_cases import CASES, NAMES
 from tests.tfkfac.test_statistics import loss_of, make_input
 from tfkfac.base_optimizer import variable_path
@@ -28,7 +30,7 @@ TREATED = [
 ]
 
 
-def factor_step(case):
+def factor_step(case, weight_sharing):
     """A model, and a traced function from a batch to factors by layout and layer, with plans."""
     model = case.build()
     plans: list = []
@@ -51,7 +53,11 @@ def factor_step(case):
             plans.append([plan for plan, _ in layers])
             factors.append(
                 [
-                    combine(second_moments(plan, uses, tf.float64), plan.rows, plan.columns)
+                    combine(
+                        second_moments(plan, uses, tf.float64, weight_sharing),
+                        plan.rows,
+                        plan.columns,
+                    )
                     for plan, uses in layers
                 ]
             )
@@ -68,14 +74,19 @@ def assert_factors_equal(actual, expected, what):
             assert tuple(one.shape) == other.shape, (what, side)
             scale = np.abs(other).max()
             np.testing.assert_allclose(
-                one, other, rtol=1e-10, atol=1e-10 * scale, err_msg=f"{what}, {side}"
+                one,
+                other,
+                rtol=1e-10,
+                atol=1e-10 * scale + 1e-25,  # gradients of attention keys sum to zero
+                err_msg=f"{what}, {side}",
             )
 
 
+@pytest.mark.parametrize("weight_sharing", ["expand", "reduce"])
 @pytest.mark.parametrize("name", TREATED)
-def test_factors_equal_sums_over_examples(name):
+def test_factors_equal_sums_over_examples(name, weight_sharing):
     case = CASES[name]
-    model, step, plans = factor_step(case)
+    model, step, plans = factor_step(case, weight_sharing)
     batch = make_input(case, batch=4)
     observation = observe(model, batch, loss_of)
     if name == "batch normalization":
@@ -87,7 +98,9 @@ def test_factors_equal_sums_over_examples(name):
         assert layout_plans
         for plan, actual in zip(layout_plans, layout_factors, strict=True):
             assert_factors_equal(
-                actual, expected_factors(observation, plan), f"{plan.name} {layout}"
+                actual,
+                expected_factors(observation, plan, weight_sharing == "reduce"),
+                f"{plan.name} {layout}",
             )
             seen |= {plan.weight, plan.bias}
     treated = [kind for kind in case.kinds.values() if not kind.startswith("plain")]
@@ -101,6 +114,43 @@ def test_factors_equal_sums_over_examples(name):
             # Tied embeddings mix two orientations by a ratio of traces, which is not linear.
             if whole is not None and "tied" not in name:
                 np.testing.assert_allclose(whole, (first + second) / 2, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("weight_sharing", "is_exact"), [("reduce", True), ("expand", False)])
+def test_reduced_factors_are_exact_in_front_of_global_average_pooling(weight_sharing, is_exact):
+    """Of a linear network with outputs that all examples weigh alike, Fisher = A ⊗ G."""
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4, 2)),
+            keras.layers.Conv2D(3, 2, strides=(2, 1)),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    variables = model.trainable_variables
+    weighting = tf.constant([[1.0, -2.0, 0.5]] * 6, tf.float64)
+    layout = Layout(max_factor_size=None, oversized="diagonal", elementwise="diagonal")
+    weights = [Weight(variable_path(v), tuple(v.shape), i) for i, v in enumerate(variables)]
+
+    @tf.function(autograph=False)
+    def factors(images, weighting):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.reduce_sum(model(images) * weighting, axis=1))
+        layers = discover(tape.gradient(loss, variables), weights, layout).layers
+        ((plan, uses),) = layers
+        moments = second_moments(plan, uses, tf.float64, weight_sharing)
+        return combine(moments, plan.rows, plan.columns)
+
+    images = np.random.default_rng(3).normal(size=(6, 5, 4, 2))
+    rows, columns = (factor[0].numpy() for factor in factors(tf.constant(images), weighting))
+
+    with tf.GradientTape() as tape:
+        losses = tf.reduce_sum(model(images) * weighting, axis=1)
+    kernel, bias = (j.numpy() for j in tape.jacobian(losses, [underlying(v) for v in variables]))
+    gradients = np.concatenate([kernel.reshape(6, -1, 3), bias.reshape(6, 1, 3)], axis=1)
+    gradients = gradients.reshape(6, -1)
+    fisher = gradients.T @ gradients / 6
+    error = np.abs(np.kron(rows, columns) - fisher).max() / np.abs(fisher).max()
+    assert (error < 1e-12) if is_exact else (error > 0.1)
 
 
 def freeze_batch_statistics(observation, model, batch):
