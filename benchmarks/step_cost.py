@@ -1,7 +1,8 @@
 """What a K-FAC step costs beside an SGD step: one process, optimizers interleaved.
 
 Measures plain, factor and decomposition steps apart, and the amortised cost at the intervals 10/100
-and 1/10 (factor updates / decompositions), as ratios to SGD with momentum on the same batch.
+and 1/10 (factor updates / decompositions), as ratios to SGD with momentum on the same batch; and first
+steps, tracing included, in seconds. "Reduced" are factors with weight_sharing="reduce".
 
     python benchmarks/step_cost.py --networks resnet20 resnet32 --out docs/results/step_cost.csv
 
@@ -58,23 +59,25 @@ def seconds(step, images, labels) -> float:
     return time.perf_counter() - start
 
 
-def measure(network: str, batch: int, repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each kind of step, `repeats` of each, taken in turns."""
+def measure(
+    network: str, batch: int, repeats: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Seconds of each optimizer's first step, and of each kind of step, taken in turns."""
     generator = tf.random.Generator.from_seed(0)
     images = generator.normal((batch, 32, 32, 3))
     labels = generator.uniform((batch,), 0, 10, tf.int32)
-    kfac = KFAC(0.01)
+    kfac = {"kfac": KFAC(0.01), "reduced": KFAC(0.01, weight_sharing="reduce")}
     steps = {
         "sgd": make_step(network, keras.optimizers.SGD(0.01, momentum=0.9)),
         "adamw": make_step(network, keras.optimizers.AdamW(0.001)),
         "muon": make_step(network, keras.optimizers.Muon(0.001)),
-        "kfac": make_step(network, kfac),
+        **{name: make_step(network, optimizer) for name, optimizer in kfac.items()},
     }
 
-    def kfac_step(factor_interval: int, eigen_interval: int) -> float:
-        kfac.factor_interval, kfac.eigen_interval = factor_interval, eigen_interval
-        kfac.iterations.assign(1)
-        return seconds(steps["kfac"], images, labels)
+    def kfac_step(factor_interval: int, eigen_interval: int, name: str = "kfac") -> float:
+        kfac[name].factor_interval, kfac[name].eigen_interval = factor_interval, eigen_interval
+        kfac[name].iterations.assign(1)
+        return seconds(steps[name], images, labels)
 
     kinds = {
         "sgd": lambda: seconds(steps["sgd"], images, labels),
@@ -82,15 +85,17 @@ def measure(network: str, batch: int, repeats: int) -> dict[str, np.ndarray]:
         "muon": lambda: seconds(steps["muon"], images, labels),
         "plain": lambda: kfac_step(NEVER, NEVER),
         "factor": lambda: kfac_step(1, NEVER),
+        "reduced factor": lambda: kfac_step(1, NEVER, "reduced"),
         "decomposition": lambda: kfac_step(NEVER, 1),
     }
-    for kind in kinds.values():  # tracing and the first execution
+    first = {name: seconds(step, images, labels) for name, step in steps.items()}
+    for kind in kinds.values():  # branches that run for the first time
         kind()
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in track(range(repeats), description=network):
         for name, kind in kinds.items():
             times[name].append(kind())
-    return {name: np.array(values) for name, values in times.items()}
+    return first, {name: np.array(values) for name, values in times.items()}
 
 
 def amortised(times: dict[str, float], factor_interval: int, eigen_interval: int) -> float:
@@ -103,17 +108,20 @@ def amortised(times: dict[str, float], factor_interval: int, eigen_interval: int
 Row = dict[str, str | float | None]
 
 
-def summarise(network: str, batch: int, times: dict[str, np.ndarray]) -> Row:
-    """One row of the table: milliseconds of SGD, everything else relative to it."""
+def summarise(
+    network: str, batch: int, first: dict[str, float], times: dict[str, np.ndarray]
+) -> Row:
+    """One row of the table: milliseconds of SGD, other steps relative to it, first steps."""
     row: Row = {"network": network, "batch": batch, "threads": os.cpu_count()}
     for label, reduce in (("", np.median), ("min ", np.min)):
         value = {name: float(reduce(values)) for name, values in times.items()}
         sgd = value["sgd"]
         row[f"{label}sgd ms"] = round(1000 * sgd, 1)
-        for kind in ("adamw", "muon", "plain", "factor", "decomposition"):
+        for kind in ("adamw", "muon", "plain", "factor", "reduced factor", "decomposition"):
             row[f"{label}{kind}"] = round(value[kind] / sgd, 3)
         row[f"{label}10/100"] = round(amortised(value, 10, 100) / sgd, 3)
         row[f"{label}1/10"] = round(amortised(value, 1, 10) / sgd, 3)
+    row |= {f"first step of {name}, s": round(value, 1) for name, value in first.items()}
     return row
 
 
@@ -126,7 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="CSV file to write")
     options = parser.parse_args()
     rows = [
-        summarise(network, options.batch, measure(network, options.batch, options.repeats))
+        summarise(network, options.batch, *measure(network, options.batch, options.repeats))
         for network in options.networks
     ]
     table = Table(title="Step cost relative to SGD with momentum")

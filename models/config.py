@@ -178,6 +178,13 @@ class TrainingConfig:
         "factors' averages start at zero and are divided by their weights, rather than at the "
         "identity as in the paper; for short trainings",
     )
+    weight_sharing: str = _option(
+        "kfac",
+        one_of("expand", "reduce"),
+        "expand",
+        "a convolution's positions: unrelated as in the paper, or alike, for networks that average "
+        "over them",
+    )
 
     placement: str = _option(
         "kfac",

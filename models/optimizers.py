@@ -77,6 +77,7 @@ def build(config: TrainingConfig, rate: LearningRateSchedule, steps_per_epoch: i
         method=config.method,
         elementwise=config.elementwise,
         debias=config.debias,
+        weight_sharing=config.weight_sharing,
         placement=config.placement,
         gradient_worker_fraction=config.gradient_worker_fraction,
         refresh_above=config.refresh_above,

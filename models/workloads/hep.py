@@ -14,7 +14,7 @@ from models.benchmark import quality
 from models.data import hep
 from models.data.examples import ExampleDataset, InMemory, Subset
 from models.data.hdf5 import Collisions
-from models.workloads.workload import Size, Workload, needs_path, settings
+from models.workloads.workload import Size, Workload, averaging_settings, needs_path, settings
 
 SEED = 1
 TEST_FRACTION = 0.1  # of an original file, its last events
@@ -93,7 +93,7 @@ WORKLOADS = {
                 _generated(2500, 600, 64),
                 32,
                 5,
-                settings(3e-3, 0.05),
+                averaging_settings(3e-3, 0.05),
                 0.85,
             ),
             "small": Size(
@@ -101,11 +101,16 @@ WORKLOADS = {
                 _generated(5000, 1500, 64),
                 32,
                 8,
-                settings(2e-3, 0.05),
+                averaging_settings(2e-3, 0.05),
                 0.92,
             ),
             "reference": Size(
-                hep_cnn.hep_resnet50, _original, 64, 20, settings(1e-3, 0.1), generated=False
+                hep_cnn.hep_resnet50,
+                _original,
+                64,
+                20,
+                averaging_settings(1e-3, 0.1),
+                generated=False,
             ),
         },
     ),

@@ -10,7 +10,7 @@ import keras
 
 from models import resnet
 from models.benchmark import quality
-from models.workloads.workload import Size, Workload, needs_path, settings
+from models.workloads.workload import Size, Workload, averaging_settings, needs_path
 
 
 def _digits(path: Path | None, cache: Path | None) -> Any:
@@ -44,18 +44,18 @@ WORKLOADS = {
         measure=quality.accuracy,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         sizes={
-            "tiny": Size(resnet.resnet8, _digits, 32, 5, settings(3e-3, 0.05), 0.97),
+            "tiny": Size(resnet.resnet8, _digits, 32, 5, averaging_settings(3e-3, 0.05), 0.97),
             "small": Size(
                 partial(resnet.cifar_resnet, 8, width=8),
                 _cifar10,
                 64,
                 8,
-                settings(3e-3, 0.05),
+                averaging_settings(3e-3, 0.05),
                 0.52,
                 generated=False,
             ),
             "reference": Size(
-                resnet.resnet50, _imagenet, 256, 90, settings(1e-3, 0.1), 0.763, False
+                resnet.resnet50, _imagenet, 256, 90, averaging_settings(1e-3, 0.1), 0.763, False
             ),
         },
     )

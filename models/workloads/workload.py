@@ -151,14 +151,26 @@ def settings(
     kl_clip: float | None = 0.001,
 ) -> Settings:
     """Settings for all optimizers from their learning rates, K-FAC's damping and its KL clip."""
+    return _settings(adamw, sgd, muon, learning_rate=kfac, damping=damping, kl_clip=kl_clip)
+
+
+def averaging_settings(adamw: float, sgd: float, muon: float = 0.02) -> Settings:
+    """Settings for networks that average over positions before their loss.
+
+    K-FAC's factors are then close to the Fisher matrix from the start, so that neither the identity
+    nor a clip has to stand in for them.
+    """
+    exact = {"weight_sharing": "reduce", "debias": True}
+    return _settings(adamw, sgd, muon, learning_rate=0.03, damping=0.1, kl_clip=None, **exact)
+
+
+def _settings(adamw: float, sgd: float, muon: float, **kfac: Any) -> Settings:
     return {
         "sgd": {"learning_rate": sgd, "momentum": 0.9},
         "adamw": {"learning_rate": adamw, "weight_decay": 1e-4},
         "muon": {"learning_rate": muon},
         "kfac": {
-            "learning_rate": kfac,
-            "damping": damping,
-            "kl_clip": kl_clip,
+            **kfac,
             "momentum": 0.9,
             "factor_interval": 10,
             "eigen_interval": 50,

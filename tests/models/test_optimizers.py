@@ -77,6 +77,7 @@ def test_kfac_gets_its_options():
         method="inverse",
         elementwise="plain",
         debias=True,
+        weight_sharing="reduce",
         placement="hybrid",
         gradient_worker_fraction=0.25,
         half_precision_exchange=True,
@@ -86,7 +87,7 @@ def test_kfac_gets_its_options():
     settings = optimizers.build(config, rate, steps_per_epoch=10).get_config()
     assert settings["optimizer"]["config"]["momentum"] == 0.7
     expected = {"factor_decay": 0.9, "kl_clip": 0.01, "method": "inverse", "elementwise": "plain"}
-    expected |= {"debias": True, "kl_clip_learning_rate": 0.3}
+    expected |= {"debias": True, "weight_sharing": "reduce", "kl_clip_learning_rate": 0.3}
     expected |= {"placement": "hybrid", "gradient_worker_fraction": 0.25, "refresh_above": None}
     expected |= {"gradient_compression": "float16", "factor_compression": "float16"}
     assert {name: settings[name] for name in expected} == expected
