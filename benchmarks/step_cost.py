@@ -1,8 +1,8 @@
 """What a K-FAC step costs beside an SGD step: one process, optimizers interleaved.
 
 Measures plain, factor and decomposition steps apart, and the amortised cost at the intervals 10/100
-1/10 (factor updates / decompositions), as ratios to SGD with momentum on the same batch; also the
-first steps, tracing included, in seconds. "Reduced" are factors with weight_sharing="reduce".
+and 1/10 (factor updates / decompositions), as ratios to SGD with momentum on the same batch. First
+steps, tracing included, are in seconds. "Reduced" are factors with weight_sharing="reduce".
 
     python benchmarks/step_cost.py --networks resnet20 resnet32 --out docs/results/step_cost.csv
 

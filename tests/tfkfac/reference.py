@@ -46,12 +46,14 @@ class Reference:
         kl_clip: float | None = 0.001,
         method: str = "eigen",
         debias: bool = False,
+        weight_sharing: str = "expand",
     ):
         self.model, self.loss = model, loss
         self.learning_rate, self.momentum, self.damping = learning_rate, momentum, damping
         self.factor_interval, self.eigen_interval = factor_interval, eigen_interval
         self.factor_decay, self.kl_clip = factor_decay, kl_clip
         self.method, self.debias = method, debias
+        self.reduced = weight_sharing == "reduce"
         self.steps = 0
         self.clips: list[float] = []
         self.velocities = [np.zeros(v.shape) for v in model.trainable_variables]
@@ -90,8 +92,9 @@ class Reference:
             new = observation.elementwise_factor(plan.weight)
             layer.rows = decay * layer.rows + (1 - decay) * new
         else:
+            reduced = self.reduced and plan.kind != "embedding"
             rows, columns = observation.factors(
-                plan.weight, plan.bias is not None, bool(plan.transposed)
+                plan.weight, plan.bias is not None, bool(plan.transposed), reduced
             )
             rows, columns = rows * _mask(plan.rows), columns * _mask(plan.columns)
             layer.rows = decay * layer.rows + (1 - decay) * rows

@@ -113,6 +113,8 @@ CASES: dict[str, tuple[str, dict, dict]] = {
         {"method": "inverse", "debias": True},
         {"elementwise": "plain"},
     ),
+    "image, eigen, reduced": ("image", {"weight_sharing": "reduce"}, {}),
+    "token, inverse, reduced": ("token", {"method": "inverse", "weight_sharing": "reduce"}, {}),
     "token, eigen": ("token", {}, {}),
     "token, eigen without clip": ("token", {"kl_clip": None}, {}),
     "token, eigen, diagonal": ("token", {"debias": True}, {"max_factor_size": 5}),
