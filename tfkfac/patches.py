@@ -51,26 +51,6 @@ def patch_second_moment(
     return patch_extraction.second_moment(inputs, axes, groups)
 
 
-def patch_sum(
-    inputs: tf.Tensor,
-    kernel_size: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    padding: Padding,
-    groups: int = 1,
-) -> tf.Tensor:
-    """Sum of the patches over the batch and all output positions; not normalised.
-
-    Takes the arguments of :func:`patch_second_moment`. It is the column that a bias adds to that
-    matrix, whose patches then end in a 1.
-
-    Returns:
-        ``[groups, K]``.
-    """
-    sums = tf.reduce_sum(inputs, axis=0, keepdims=True)
-    return tf.squeeze(patch_sums(sums, kernel_size, strides, dilations, padding, groups), 0)
-
-
 def patch_sums(
     inputs: tf.Tensor,
     kernel_size: Sequence[int],
@@ -81,7 +61,8 @@ def patch_sums(
 ) -> tf.Tensor:
     """Sum of each example's patches over its output positions; not normalised.
 
-    Takes the arguments of :func:`patch_second_moment`.
+    Takes the arguments of :func:`patch_second_moment`. Their sum over the examples is the column
+    that a bias adds to that matrix, whose patches then end in a 1.
 
     Returns:
         ``[N, groups, K]``.

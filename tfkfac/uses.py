@@ -13,7 +13,7 @@ from typing import ClassVar, TypedDict
 import tensorflow as tf
 
 from tfkfac import gradient_graph as graph
-from tfkfac.patches import patch_second_moment, patch_sum, patch_sums
+from tfkfac.patches import patch_second_moment, patch_sums
 
 Multipliers = tuple[Callable[[], tf.Tensor], ...]
 
@@ -229,7 +229,8 @@ class ConvolutionUse(Use):
 
     def patch_sum(self, image: tf.Tensor) -> tf.Tensor:
         """Sum of the patches of `image`, [groups, rows]."""
-        return patch_sum(image, **self.patch_arguments())
+        over_batch = tf.reduce_sum(image, axis=0, keepdims=True)
+        return tf.squeeze(patch_sums(over_batch, **self.patch_arguments()), 0)
 
     def examples(self, dtype: tf.DType) -> tf.Tensor:
         source = self.filters_tensor if self.transposed else self.image_tensor

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfkfac import patches as patches_module
-from tfkfac.patches import patch_second_moment, patch_sum
+from tfkfac.patches import patch_second_moment, patch_sums
 
 
 def cut_patches(inputs, kernel_size, strides, dilations, padding, groups):
@@ -59,21 +59,21 @@ def check(
     arguments = (kernel_size, strides, dilations, padding, groups)
     patches = cut_patches(inputs.astype(np.float64), *arguments)
     moment = np.einsum("gnsi,gnsj->gij", patches, patches)
-    total = patches.sum(axis=(1, 2))
+    total = patches.sum(axis=2).transpose(1, 0, 2)
     call = call or (
         lambda x: (
             patch_second_moment(x, *arguments),
-            patch_sum(x, *arguments),
+            patch_sums(x, *arguments),
         )
     )
-    actual, actual_sum = call(tf.constant(inputs))
-    assert actual.dtype == actual_sum.dtype == inputs.dtype
+    actual, actual_sums = call(tf.constant(inputs))
+    assert actual.dtype == actual_sums.dtype == inputs.dtype
     assert actual.shape == moment.shape
-    assert actual_sum.shape == total.shape
+    assert actual_sums.shape == total.shape
     scale = max(np.abs(moment).max(), 1)
     np.testing.assert_allclose(actual / scale, moment / scale, rtol=0, atol=tolerance)
-    scale = max(np.abs(patches).sum(axis=(1, 2)).max(initial=0), 1)
-    np.testing.assert_allclose(actual_sum / scale, total / scale, rtol=0, atol=tolerance)
+    scale = max(np.abs(patches).sum(axis=2).max(initial=0), 1)
+    np.testing.assert_allclose(actual_sums / scale, total / scale, rtol=0, atol=tolerance)
 
 
 # (spatial shape, kernel, strides, dilations)
@@ -181,7 +181,7 @@ def test_compiled_modes_agree(layer, mode):
     def compute(x):
         return (
             patch_second_moment(x, *arguments),
-            patch_sum(x, *arguments),
+            patch_sums(x, *arguments),
         )
 
     def in_cond(x):
@@ -263,8 +263,8 @@ def test_patches_are_the_ones_that_the_convolution_reads():
             rtol=1e-11,
         )
         np.testing.assert_allclose(
-            tf.linalg.matvec(flat, patch_sum(inputs, *geometry)[0], transpose_a=True),
-            tf.reduce_sum(outputs, axis=0),
+            tf.matmul(tf.squeeze(patch_sums(inputs, *geometry), 1), flat),
+            tf.reduce_sum(tf.reshape(outputs, [2, -1, 5]), axis=1),
             rtol=1e-11,
         )
 
